@@ -1,0 +1,90 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// ErrFrame reports a payload that is not one zstd frame of the entry's size
+// within the limits. Permanent.
+var ErrFrame = errors.New("unacceptable zstd frame")
+
+// A Codec compresses and opens bodies. Its methods may be called from many
+// goroutines at once. Close frees it.
+type Codec struct {
+	enc *zstd.Encoder
+	dec *zstd.Decoder
+}
+
+// NewCodec returns a codec that runs at most concurrency frames of each
+// direction at once.
+func NewCodec(concurrency int) (*Codec, error) {
+	enc, err := zstd.NewWriter(nil,
+		zstd.WithEncoderConcurrency(concurrency),
+		zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderCRC(false), // the digest does it
+		zstd.WithWindowSize(1<<20), // no inline body is larger
+		zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, err
+	}
+	dec, err := zstd.NewReader(nil,
+		zstd.WithDecoderConcurrency(concurrency),
+		zstd.WithDecoderMaxMemory(MaxDecodedBytes),
+		zstd.WithDecoderMaxWindow(MaxWindowBytes),
+		zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, err
+	}
+	return &Codec{enc, dec}, nil
+}
+
+// Close frees the codec; it must not be used afterwards.
+func (c *Codec) Close() {
+	c.dec.Close()
+	_ = c.enc.Close() // has nothing to flush
+}
+
+// Compress returns body as one zstd frame, which says its size.
+func (c *Codec) Compress(body []byte) []byte {
+	return c.enc.EncodeAll(body, make([]byte, 0, len(body)/2+64))
+}
+
+// Body opens the payload of a file's entry and returns exactly e.Size bytes
+// that hash to e.Digest. It allocates no more than [MaxDecodedBytes], whatever
+// the entry or the frame claims.
+//
+// Errors are [ErrFrame], [ErrDigest], or [ErrVersion] for a body that is not
+// in the message; all permanent.
+func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
+	switch e.Body {
+	case NoBody:
+		if len(payload) > 0 {
+			return nil, fmt.Errorf("%w: a payload for a path without a body", ErrFrame)
+		}
+		return nil, nil
+	case ChunksBody:
+		return nil, fmt.Errorf("%w: a body in chunks", ErrVersion)
+	}
+	if e.Size <= 0 || e.Size > MaxDecodedBytes {
+		return nil, fmt.Errorf("%w: a body of %d bytes, the limit is %d", ErrFrame, e.Size, MaxDecodedBytes)
+	}
+	var h zstd.Header
+	if err := h.Decode(payload); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if h.Skippable || h.HasFCS && h.FrameContentSize != uint64(e.Size) {
+		return nil, fmt.Errorf("%w: it claims %d bytes, the entry %d", ErrFrame, h.FrameContentSize, e.Size)
+	}
+	body, err := c.dec.DecodeAll(payload, make([]byte, 0, e.Size))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if int64(len(body)) != e.Size || Sum(body) != e.Digest {
+		return nil, ErrDigest
+	}
+	return body, nil
+}

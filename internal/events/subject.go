@@ -1,0 +1,101 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrSite reports a name that no site or node may have. Permanent.
+var ErrSite = errors.New("unacceptable name")
+
+// A Site names one tree, its stream and its buckets.
+type Site string
+
+// ParseSite checks a site's name: 1 to 32 of [A-Za-z0-9_-], so that it can be
+// a subject's token and a stream's name as it stands. Nodes are named by the
+// same rule.
+func ParseSite(s string) (Site, error) {
+	if err := CheckName(s); err != nil {
+		return "", err
+	}
+	return Site(s), nil
+}
+
+// CheckName says with [ErrSite] why s cannot name a site or a node.
+func CheckName(s string) error {
+	if s == "" || len(s) > MaxSiteBytes {
+		return fmt.Errorf("%w %q: 1 to %d characters are allowed", ErrSite, clip(s), MaxSiteBytes)
+	}
+	for i := range len(s) {
+		if !plain(s[i]) {
+			return fmt.Errorf("%w %q: only letters, digits, _ and - are allowed", ErrSite, s)
+		}
+	}
+	return nil
+}
+
+// FileSubjects is the wildcard over every path's subject.
+func (s Site) FileSubjects() string { return "treecast." + string(s) + ".file.>" }
+
+// LeaseSubject is where publishers fence each other.
+func (s Site) LeaseSubject() string { return "treecast." + string(s) + ".lease" }
+
+// HolderSubject is where the holder of the lease answers; it is not stored.
+func (s Site) HolderSubject() string { return "treecast." + string(s) + ".holder" }
+
+// IsFile reports whether subject is some path's subject on this site.
+func (s Site) IsFile(subject string) bool {
+	return strings.HasPrefix(subject, "treecast."+string(s)+".file.")
+}
+
+// Subject returns the subject of p: see the package's comment for the
+// encoding. It is injective up to collisions of SHA-256.
+func (s Site) Subject(p Path) string {
+	var b strings.Builder
+	b.Grow(len("treecast..file.") + len(s) + len(p.s) + 16)
+	b.WriteString("treecast.")
+	b.WriteString(string(s))
+	b.WriteString(".file.")
+	prefix := b.Len()
+	if p.IsRoot() {
+		b.WriteString(rootToken)
+		return b.String()
+	}
+	rest := p.s
+	if first, _, _ := strings.Cut(p.s, "/"); first == rootToken || first == longToken {
+		b.WriteString("=5F")
+		rest = rest[1:]
+	}
+	tokens := 4
+	for i := range len(rest) {
+		switch c := rest[i]; {
+		case c == '/':
+			b.WriteByte('.')
+			tokens++
+		case plain(c):
+			b.WriteByte(c)
+		default:
+			b.WriteByte('=')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
+		}
+		if b.Len() > MaxSubjectBytes || tokens > MaxSubjectTokens {
+			sum := sha256.Sum256([]byte(p.s))
+			return b.String()[:prefix] + longToken + "." + base32.StdEncoding.EncodeToString(sum[:20])
+		}
+	}
+	return b.String()
+}
+
+const (
+	rootToken = "_root"
+	longToken = "_long"
+	hexDigits = "0123456789ABCDEF"
+)
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-'
+}

@@ -1,0 +1,69 @@
+package events
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Time is a file's time: seconds since 1970 and nanoseconds in [0, 1e9), as
+// in struct timespec. It reaches from before 1901 to after 2486, which int64
+// nanoseconds do not.
+type Time struct {
+	Sec  int64
+	Nsec int32
+}
+
+// String returns the time as the wire has it: decimal nanoseconds since 1970.
+func (t Time) String() string {
+	sec, nsec, sign := t.Sec, t.Nsec, ""
+	if sec < 0 {
+		sign, sec = "-", -sec
+		if nsec > 0 {
+			sec, nsec = sec-1, 1e9-nsec
+		}
+	}
+	if sec == 0 {
+		if nsec == 0 {
+			sign = ""
+		}
+		return sign + strconv.Itoa(int(nsec))
+	}
+	return fmt.Sprintf("%s%d%09d", sign, sec, nsec)
+}
+
+// ParseTime is the inverse of [Time.String] and accepts nothing else.
+func ParseTime(s string) (Time, error) {
+	digits, negative := strings.CutPrefix(s, "-")
+	var t Time
+	bad := len(digits) == 0 || len(digits) > 24
+	if !bad && len(digits) > 9 {
+		sec, err := strconv.ParseInt(digits[:len(digits)-9], 10, 64)
+		bad = err != nil || sec > maxTimeSec
+		t.Sec, digits = sec, digits[len(digits)-9:]
+	}
+	nsec, err := strconv.ParseUint(digits, 10, 31)
+	bad = bad || err != nil
+	t.Nsec = int32(nsec) // at most nine digits
+	if negative {
+		t.Sec = -t.Sec
+		if t.Nsec > 0 {
+			t.Sec, t.Nsec = t.Sec-1, 1e9-t.Nsec
+		}
+	}
+	if bad || t.String() != s {
+		return Time{}, fmt.Errorf("%w: time %q", ErrEntry, clip(s))
+	}
+	return t, nil
+}
+
+// Compare orders times.
+func (t Time) Compare(u Time) int {
+	switch {
+	case t == u:
+		return 0
+	case t.Sec < u.Sec, t.Sec == u.Sec && t.Nsec < u.Nsec:
+		return -1
+	}
+	return 1
+}
