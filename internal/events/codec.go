@@ -24,17 +24,18 @@ func NewCodec(concurrency int) (*Codec, error) {
 	enc, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(concurrency),
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithEncoderCRC(false), // the digest does it
-		zstd.WithWindowSize(1<<20), // no inline body is larger
+		zstd.WithEncoderCRC(false),   // the digest does it
+		zstd.WithSingleSegment(true), // else small frames do not say their size
+		zstd.WithWindowSize(1<<20),   // no inline body is larger
 		zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, err
 	}
 	dec, err := zstd.NewReader(nil,
 		zstd.WithDecoderConcurrency(concurrency),
-		zstd.WithDecoderMaxMemory(MaxDecodedBytes),
+		zstd.WithDecodeAllCapLimit(true), // of MaxDecodedBytes at most, see Body
+		zstd.WithDecoderMaxMemory(MaxWindowBytes),
 		zstd.WithDecoderMaxWindow(MaxWindowBytes),
-		zstd.WithDecodeAllCapLimit(true),
 		zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, err
@@ -54,8 +55,8 @@ func (c *Codec) Compress(body []byte) []byte {
 }
 
 // Body opens the payload of a file's entry and returns exactly e.Size bytes
-// that hash to e.Digest. It allocates no more than [MaxDecodedBytes], whatever
-// the entry or the frame claims.
+// that hash to e.Digest. It allocates at most three times [MaxDecodedBytes],
+// whatever the entry or the frame claims.
 //
 // Errors are [ErrFrame], [ErrDigest], or [ErrVersion] for a body that is not
 // in the message; all permanent.
@@ -79,6 +80,9 @@ func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
 	if h.Skippable || h.HasFCS && h.FrameContentSize != uint64(e.Size) {
 		return nil, fmt.Errorf("%w: it claims %d bytes, the entry %d", ErrFrame, h.FrameContentSize, e.Size)
 	}
+	if frameLen(payload, &h) != len(payload) {
+		return nil, fmt.Errorf("%w: it does not end where the payload ends", ErrFrame)
+	}
 	body, err := c.dec.DecodeAll(payload, make([]byte, 0, e.Size))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
@@ -87,4 +91,26 @@ func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
 		return nil, ErrDigest
 	}
 	return body, nil
+}
+
+// frameLen returns the length of the frame that b starts with and whose header
+// is h, or 0 if b ends before the frame does: RFC 8878, section 3.1.1.
+func frameLen(b []byte, h *zstd.Header) int {
+	n := h.HeaderSize
+	for last := false; !last; {
+		if len(b)-n < 3 {
+			return 0
+		}
+		block := uint32(b[n]) | uint32(b[n+1])<<8 | uint32(b[n+2])<<16
+		last = block&1 != 0
+		size := int(block >> 3)
+		if block>>1&3 == 1 { // RLE: one byte, size times
+			size = 1
+		}
+		n += 3 + size
+	}
+	if h.HasCheckSum {
+		n += 4
+	}
+	return n
 }

@@ -3,9 +3,9 @@
 // It promises that whatever [Decode] accepts is safe to act on: the path is
 // canonical and inside the tree, the subject is the one that the path has, the
 // kind and version are known, every number is in range; and that [Codec.Body]
-// never allocates more than the compiled-in limits, whatever a frame claims.
-// What it refuses it refuses whole, it never repairs: a repaired name is
-// another name.
+// never allocates more than a small multiple of the compiled-in limits,
+// whatever a frame claims. What it refuses it refuses whole, it never repairs:
+// a repaired name is another name.
 //
 // The contract, readable with stock tools:
 //

@@ -1,6 +1,10 @@
 package events
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // ErrEntry reports an entry that breaks the contract. Permanent.
 var ErrEntry = errors.New("malformed entry")
@@ -78,6 +82,58 @@ type Entry struct {
 	Epoch        uint64
 }
 
+// noID is what chown(2) reads as "leave as it is".
+const noID = 1<<32 - 1
+
+// check says with [ErrEntry] what no entry may have. Both ends ask it, so that
+// a publisher hears of what every node would refuse.
+func (e *Entry) check() error {
+	switch {
+	case e.Kind < File || e.Kind > BlockDevice:
+		return fmt.Errorf("%w: no kind", ErrEntry)
+	case e.Path.IsRoot() && e.Kind != Dir:
+		return fmt.Errorf("%w: the root as a %s", ErrEntry, e.Kind)
+	case e.Kind == Tombstone:
+		return nil
+	case e.Mode > 0o7777:
+		return fmt.Errorf("%w: mode %o", ErrEntry, e.Mode)
+	case e.UID == noID || e.GID == noID:
+		return fmt.Errorf("%w: no owner", ErrEntry)
+	case !e.Mtime.valid():
+		return fmt.Errorf("%w: mtime out of range", ErrEntry)
+	case !e.Ctime.valid():
+		return fmt.Errorf("%w: ctime out of range", ErrEntry)
+	}
+	switch e.Kind {
+	case File:
+		return e.checkBody()
+	case Symlink:
+		if e.Target == "" || len(e.Target) > MaxTargetBytes || strings.IndexByte(e.Target, 0) >= 0 {
+			return fmt.Errorf("%w: target %q", ErrEntry, clip(e.Target))
+		}
+	}
+	return nil
+}
+
+func (e *Entry) checkBody() error {
+	good := false
+	switch e.Body {
+	case NoBody:
+		if e.Size == 0 && e.Digest != Sum(nil) {
+			return fmt.Errorf("%w: an empty file's digest", ErrEntry)
+		}
+		good = e.Size == 0
+	case InlineBody:
+		good = 0 < e.Size && e.Size <= MaxDecodedBytes
+	case ChunksBody:
+		good = 0 <= e.Size
+	}
+	if !good {
+		return fmt.Errorf("%w: %d bytes in body form %d", ErrEntry, e.Size, e.Body)
+	}
+	return nil
+}
+
 // Same reports whether e and o want the same state of the same path: all but
 // Ctime, From, Epoch and the form of the body are equal.
 func (e *Entry) Same(o *Entry) bool {
@@ -85,4 +141,19 @@ func (e *Entry) Same(o *Entry) bool {
 		e.UID == o.UID && e.GID == o.GID && e.Owner == o.Owner && e.Group == o.Group &&
 		e.Major == o.Major && e.Minor == o.Minor &&
 		e.Mtime == o.Mtime && e.Size == o.Size && e.Digest == o.Digest && e.Target == o.Target
+}
+
+// Ordered reports whether two entries must be applied in their order: those of
+// one path, and those of a path and an ancestor of it, unless the ancestor is
+// wanted as a directory, which all orders lead to.
+func Ordered(a, b *Entry) bool {
+	switch {
+	case a.Path == b.Path:
+		return true
+	case a.Path.Within(b.Path):
+		return b.Kind != Dir
+	case b.Path.Within(a.Path):
+		return a.Kind != Dir
+	}
+	return false
 }

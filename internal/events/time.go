@@ -14,6 +14,11 @@ type Time struct {
 	Nsec int32
 }
 
+// valid reports whether the wire can carry t.
+func (t Time) valid() bool {
+	return -maxTimeSec <= t.Sec && t.Sec <= maxTimeSec && 0 <= t.Nsec && t.Nsec < 1e9
+}
+
 // String returns the time as the wire has it: decimal nanoseconds since 1970.
 func (t Time) String() string {
 	sec, nsec, sign := t.Sec, t.Nsec, ""
@@ -51,7 +56,7 @@ func ParseTime(s string) (Time, error) {
 			t.Sec, t.Nsec = t.Sec-1, 1e9-t.Nsec
 		}
 	}
-	if bad || t.String() != s {
+	if bad || !t.valid() || t.String() != s {
 		return Time{}, fmt.Errorf("%w: time %q", ErrEntry, clip(s))
 	}
 	return t, nil

@@ -1,0 +1,28 @@
+.PHONY: build test lint fuzz bench demo ci clean
+
+build: # the three commands, into bin/
+	mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+test: # all tests; go installs what they need
+	scripts/test
+
+ci: # everything that a change must pass
+	.ci/run
+
+lint:
+	.ci/run gofmt vet staticcheck golangci-lint
+
+fuzz: # each decoder for FUZZTIME
+	.ci/run fuzz
+
+bench:
+	go test -run '^$$' -bench . ./...
+
+demo: # edit files in demo/a and see them arrive in demo/b, c and d
+	mkdir -p demo/a demo/b demo/c demo/d
+	test -e demo/a/index.html || echo '<!doctype html><title>treecast</title><p>hello' >demo/a/index.html
+	go run ./cmd/embedded-broker demo --source ./demo/a --node ./demo/b --node ./demo/c --node ./demo/d
+
+clean: # the demo's trees stay
+	rm -rf bin

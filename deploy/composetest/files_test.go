@@ -1,0 +1,245 @@
+package composetest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestComposeFile(t *testing.T) {
+	ctx := testContext(t)
+	compose := needCompose(ctx, t)
+	c := command{dir: repository(t)}
+	if _, err := c.run(ctx, compose[0], append(compose[1:], "config", "-q")...); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.run(ctx, compose[0], append(compose[1:], "config", "--services")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Fields(out)
+	slices.Sort(got)
+	want := []string{"a", "b", "b-nginx", "broker", "c", "c-nginx", "d", "d-nginx"}
+	if !slices.Equal(got, want) {
+		t.Errorf("services: got %q, want %q", got, want)
+	}
+}
+
+// TestUnits has systemd read the units, with the commands in a place where they
+// are, and holds them to the exposure that they have.
+func TestUnits(t *testing.T) {
+	analyze := need(t, "systemd-analyze")
+	ctx := testContext(t)
+	for name, exposure := range map[string]int{ // tenths, of systemd 252
+		"treecast-publisher.service":  20,
+		"treecast-subscriber.service": 27,
+		"treecast-broker.service":     16,
+	} {
+		t.Run(name, func(t *testing.T) {
+			unit := read(t, filepath.Join(repository(t), "deploy/systemd", name))
+			bin := t.TempDir()
+			for _, command := range []string{"publisher", "subscriber", "embedded-broker"} {
+				if err := os.WriteFile(filepath.Join(bin, command), []byte("#!/bin/sh\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(t.TempDir(), name)
+			unit = strings.ReplaceAll(unit, "ExecStart=/usr/local/bin", "ExecStart="+bin)
+			if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			// A key that it does not know is a warning, not an error.
+			cmd := exec.CommandContext(ctx, analyze, "verify", path)
+			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+			}
+			if _, err := run(ctx, analyze, "security", "--offline=true", "--no-pager",
+				fmt.Sprintf("--threshold=%d", exposure), path); err != nil {
+				t.Errorf("exposed more than %.1f: %v", float64(exposure)/10, err)
+			}
+		})
+	}
+}
+
+// TestSubscriberUnitWritesBesideRoot keeps the unit and the example together: a
+// root that is itself in ReadWritePaths= would be a mount point for the
+// service, and cut off from the staging beside it.
+func TestSubscriberUnitWritesBesideRoot(t *testing.T) {
+	dir := filepath.Join(repository(t), "deploy/systemd")
+	root := regexp.MustCompile(`(?m)^root: (\S+)$`).FindStringSubmatch(read(t, filepath.Join(dir, "subscriber.yaml")))
+	if root == nil {
+		t.Fatal("subscriber.yaml names no root")
+	}
+	unit := read(t, filepath.Join(dir, "treecast-subscriber.service"))
+	if want := "\nReadWritePaths=" + filepath.Dir(root[1]) + "\n"; !strings.Contains(unit, want) {
+		t.Errorf("the unit lacks %q", want)
+	}
+	if want := "\nRequiresMountsFor=" + root[1] + "\n"; !strings.Contains(unit, want) {
+		t.Errorf("the unit lacks %q", want)
+	}
+}
+
+// TestConfigFiles builds the commands and looks up every key of the examples,
+// also those in comments, among their flags.
+func TestConfigFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the commands")
+	}
+	ctx := testContext(t)
+	root, bin := repository(t), t.TempDir()
+	if _, err := (command{dir: root}).run(ctx, "go", "build", "-o", bin, "./cmd/..."); err != nil {
+		t.Fatal(err)
+	}
+	yamlKey := regexp.MustCompile(`(?m)^(?:# )?([a-z][a-z-]*):(?: |$)`)
+	envKey := regexp.MustCompile(`(?m)^(?:# )?TREECAST_([A-Z_]+)=`)
+	for _, example := range []struct {
+		file, command string
+		key           *regexp.Regexp
+	}{
+		{"publisher.yaml", "publisher", yamlKey},
+		{"subscriber.yaml", "subscriber", yamlKey},
+		{"broker.env", "embedded-broker", envKey},
+	} {
+		t.Run(example.file, func(t *testing.T) {
+			help, err := run(ctx, filepath.Join(bin, example.command), "run", "--help")
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys := example.key.FindAllStringSubmatch(read(t, filepath.Join(root, "deploy/systemd", example.file)), -1)
+			if len(keys) < 3 {
+				t.Fatalf("only %d keys found", len(keys))
+			}
+			for _, key := range keys {
+				flag := "--" + strings.ToLower(strings.ReplaceAll(key[1], "_", "-"))
+				if !regexp.MustCompile(regexp.QuoteMeta(flag) + `[\s=\[,.]`).MatchString(help) {
+					t.Errorf("%s has no %s", example.command, flag)
+				}
+			}
+		})
+	}
+}
+
+// TestNginxConf runs nginx with the file, as root where the test is root: what
+// is not served is then refused by the file and not by a mode.
+func TestNginxConf(t *testing.T) {
+	nginx := need(t, "nginx")
+	ctx := testContext(t)
+	dir, root := t.TempDir(), t.TempDir()
+	for _, path := range []string{"index.html", ".well-known/security.txt", ".env", ".treecast/watermark", "sub/.treecast/x", "sub/.htpasswd"} {
+		writeFile(t, filepath.Join(root, path), path)
+	}
+	address := freeAddress(t)
+	conf := read(t, filepath.Join(repository(t), "deploy/nginx.conf"))
+	for old, new := range map[string]string{
+		"listen 80;":                  "listen " + address + ";",
+		"root /usr/local/nginx/html;": "root " + root + ";",
+	} {
+		if strings.Count(conf, old) != 1 {
+			t.Fatalf("nginx.conf does not have %q once", old)
+		}
+		conf = strings.Replace(conf, old, new, 1)
+	}
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;"
+	}
+	main := filepath.Join(dir, "nginx.conf")
+	writeFile(t, main, fmt.Sprintf(`%s
+daemon off;
+pid %[2]s/pid;
+error_log stderr;
+events {}
+http {
+	access_log off;
+	client_body_temp_path %[2]s/body;
+	proxy_temp_path %[2]s/proxy;
+	fastcgi_temp_path %[2]s/fastcgi;
+	uwsgi_temp_path %[2]s/uwsgi;
+	scgi_temp_path %[2]s/scgi;
+	%[3]s
+}
+`, user, dir, conf))
+
+	cmd := exec.CommandContext(ctx, nginx, "-p", dir, "-c", main, "-e", "stderr")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt) // fast shutdown: the workers too
+		<-ended
+		if t.Failed() {
+			t.Log(stderr.String())
+		}
+	})
+	eventually(t, 10*time.Second, func() error {
+		_, _, err := get("http://" + address + "/")
+		return err
+	})
+	for path, want := range map[string]int{
+		"/":                         http.StatusOK,
+		"/index.html":               http.StatusOK,
+		"/.well-known/security.txt": http.StatusOK,
+		"/.env":                     http.StatusNotFound,
+		"/.treecast":                http.StatusNotFound,
+		"/.treecast/":               http.StatusNotFound,
+		"/.treecast/watermark":      http.StatusNotFound,
+		"/%2etreecast/watermark":    http.StatusNotFound,
+		"//.treecast/watermark":     http.StatusNotFound,
+		"/sub/.treecast/x":          http.StatusNotFound,
+		"/sub/.htpasswd":            http.StatusNotFound,
+		"/.well-known-not/x":        http.StatusNotFound,
+	} {
+		if got, _, err := get("http://" + address + path); err != nil || got != want {
+			t.Errorf("GET %s: got %d, %v, want %d", path, got, err, want)
+		}
+	}
+}
+
+// get returns the status and the body of an answer, on a connection of its own.
+func get(url string) (int, string, error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
+}
+
+// freeAddress is an address of this host that nobody listens on now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// writeFile writes a file that everyone may read, and the directories above it.
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,211 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+
+	"treecast/internal/events"
+)
+
+// A Difference is one path at which the tree is not as it should be. Want is
+// what should be there; nil where the source has nothing and never told of
+// it: something foreign. Itemized is the difference as rsync -i has it:
+// eleven characters, such as ">f+++++++++" (missing, or of another kind),
+// ">fcst......", ".d..t......", "cL.........", or "*deleting".
+type Difference struct {
+	Path     events.Path
+	Want     *events.Entry
+	Itemized string
+}
+
+// Compare walks the tree, changing nothing, and reports every difference from
+// want, ordered by path. want has all that the source has; a tombstone in it
+// wants nothing at its path. With checksum every file's bytes are read,
+// without it a file that has the wanted size and mtime is taken for right, as
+// with rsync.
+//
+// Not reported is what this process could not mend for want of a right (see
+// [Denied]), specials if they are not enabled, and the staging.
+//
+// An error of report ends the walk and is returned as it is. If anything could
+// not be looked at, the walk goes on and Compare returns a *[StepError] at the
+// end: the reported differences are then true, but perhaps not all.
+// Compare may run during a Commit; it then sees some of its work.
+func (t *Tree) Compare(ctx context.Context, want map[events.Path]*events.Entry, checksum bool, report func(Difference) error) error {
+	if t.root == nil {
+		return step("compare", events.Path{}, ErrReadOnly)
+	}
+	c := &comparison{
+		t: t, ctx: ctx, checksum: checksum, report: report,
+		entries: want, wanted: slices.SortedFunc(maps.Keys(want), events.Path.Compare),
+	}
+	st, err := t.root.stat()
+	if err != nil {
+		return step("compare", events.Path{}, err)
+	}
+	if err := c.visit(events.Path{}, st); err != nil {
+		return err
+	}
+	if err := c.missingBefore(nil); err != nil {
+		return err
+	}
+	if c.unseen > 1 {
+		c.cause = fmt.Errorf("%w (and %d more that could not be looked at)", c.cause, c.unseen-1)
+	}
+	return step("compare", c.where, c.cause)
+}
+
+// comparison merges two sequences in the order of paths: what is wanted, and
+// what is there.
+type comparison struct {
+	t        *Tree
+	ctx      context.Context
+	checksum bool
+	report   func(Difference) error
+	entries  map[events.Path]*events.Entry
+	wanted   []events.Path // still to come
+
+	unseen int // paths that could not be looked at
+	where  events.Path
+	cause  error
+}
+
+// visit compares p, at which st stands, and all under it.
+func (c *comparison) visit(p events.Path, st stat) error {
+	if err := c.ctx.Err(); err != nil {
+		return step("compare", p, err)
+	}
+	if err := c.missingBefore(&p); err != nil {
+		return err
+	}
+	var e *events.Entry
+	if len(c.wanted) > 0 && c.wanted[0] == p {
+		e = c.entries[p]
+		c.wanted = c.wanted[1:]
+	}
+	if err := c.compare(p, st, e); err != nil {
+		return err
+	}
+	if st.kind != events.Dir {
+		return nil
+	}
+	return c.descend(p, st)
+}
+
+func (c *comparison) compare(p events.Path, st stat, e *events.Entry) error {
+	switch {
+	case e == nil && len(c.wanted) > 0 && c.wanted[0].Within(p):
+		return nil // a directory without an entry, but with one in it
+	case e == nil && p.IsRoot():
+		return nil
+	case e == nil || e.Kind == events.Tombstone:
+		if c.t.unwanted(st.kind) {
+			return nil
+		}
+		return c.report(Difference{p, e, "*deleting"})
+	case c.t.unwanted(e.Kind):
+		return nil
+	}
+	item, err := c.t.itemize(st, e, c.checksum)
+	if err != nil {
+		c.blind(p, err)
+		return nil
+	}
+	if item == "" {
+		return nil
+	}
+	return c.report(Difference{p, e, item})
+}
+
+// descend visits what is in the directory at p. It opens the directory from
+// the root and closes it before it goes on, so that no depth takes more than
+// one descriptor.
+func (c *comparison) descend(p events.Path, st stat) error {
+	if st.dev != c.t.rootDev {
+		c.blind(p, ErrMount)
+		c.skip(p)
+		return nil
+	}
+	type child struct {
+		name string
+		st   stat
+	}
+	var children []child
+	d, err := c.t.root.openDir(p.String())
+	if err == nil {
+		var names []string
+		if names, err = d.names(); err == nil {
+			slices.Sort(names)
+			children = make([]child, 0, len(names))
+			for _, name := range names {
+				if p.IsRoot() && name == events.ReservedName {
+					continue
+				}
+				st, err := d.lstat(name)
+				if errors.Is(err, syscall.ENOENT) {
+					continue
+				}
+				if err != nil {
+					c.blind(p, err)
+					continue
+				}
+				children = append(children, child{name, st})
+			}
+		}
+		d.close()
+	}
+	switch {
+	case absent(err):
+		return nil // it went away meanwhile; what is wanted in it is missing
+	case err != nil:
+		c.blind(p, err)
+		c.skip(p)
+		return nil
+	}
+	for _, ch := range children {
+		q, err := p.Join(ch.name)
+		if err != nil {
+			c.blind(p, fmt.Errorf("%q in it: %w", ch.name, err))
+			continue
+		}
+		if err := c.visit(q, ch.st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missingBefore reports what is wanted before p, nil being the end, and so is
+// not there.
+func (c *comparison) missingBefore(p *events.Path) error {
+	for len(c.wanted) > 0 && (p == nil || c.wanted[0].Compare(*p) < 0) {
+		e := c.entries[c.wanted[0]]
+		c.wanted = c.wanted[1:]
+		device := e.Kind == events.CharDevice || e.Kind == events.BlockDevice
+		if e.Kind == events.Tombstone || c.t.unwanted(e.Kind) || device && !c.t.rights.mknod {
+			continue
+		}
+		if err := c.report(Difference{e.Path, e, creation(e.Kind)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip passes over what is wanted under p, which could not be looked at.
+func (c *comparison) skip(p events.Path) {
+	for len(c.wanted) > 0 && c.wanted[0].Within(p) {
+		c.wanted = c.wanted[1:]
+	}
+}
+
+// blind notes that something at or in p could not be looked at.
+func (c *comparison) blind(p events.Path, err error) {
+	if c.unseen++; c.unseen == 1 {
+		c.where, c.cause = p, err
+	}
+}

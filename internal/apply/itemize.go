@@ -1,0 +1,79 @@
+package apply
+
+import (
+	"strings"
+
+	"treecast/internal/events"
+)
+
+// creation is how rsync -i shows a path that is made anew.
+func creation(k events.Kind) string {
+	switch k {
+	case events.File:
+		return ">f+++++++++"
+	case events.Dir:
+		return "cd+++++++++"
+	case events.Symlink:
+		return "cL+++++++++"
+	case events.CharDevice, events.BlockDevice:
+		return "cD+++++++++"
+	}
+	return "cS+++++++++"
+}
+
+// itemize says how st differs from e, "" if it does not: YXcstpoguax, see the
+// option --itemize-changes in rsync(1). The bytes of a file that otherwise
+// looks right are read only if checksum is set.
+func (t *Tree) itemize(st stat, e *events.Entry, checksum bool) (string, error) {
+	if st.kind != e.Kind {
+		device := e.Kind == events.CharDevice || e.Kind == events.BlockDevice
+		if device && !t.rights.mknod {
+			return "", nil
+		}
+		return creation(e.Kind), nil
+	}
+	item := []byte("." + creation(e.Kind)[1:2] + ".........")
+	mark := func(i int, c byte, differs bool) {
+		if differs {
+			item[i] = c
+		}
+	}
+	const content, size, mtime, perms, owner, group = 2, 3, 4, 5, 6, 7
+	uid, gid := t.accounts.owner(e)
+	mark(mtime, 't', st.mtime != t.clock.hold(e.Mtime) && (t.rights.owns(st) || e.Kind != events.Dir))
+	mark(perms, 'p', !t.rights.modeRight(st, e.Mode))
+	if !t.rights.ownerRight(st, uid, gid) {
+		mark(owner, 'o', st.uid != uid)
+		mark(group, 'g', st.gid != gid)
+	}
+	switch e.Kind {
+	case events.File:
+		mark(size, 's', st.size != e.Size)
+		mark(content, 'c', checksum && st.size != e.Size)
+		if checksum && st.size == e.Size {
+			digest, _, err := t.digest(e.Path, e.Size)
+			if err != nil {
+				return "", err
+			}
+			mark(content, 'c', digest != e.Digest)
+		}
+		if item[content] != '.' || item[size] != '.' || item[mtime] != '.' {
+			item[0] = '>'
+		}
+	case events.Symlink:
+		target, err := t.root.readlink(e.Path.String())
+		if err != nil {
+			return "", err
+		}
+		mark(content, 'c', target != e.Target)
+	case events.CharDevice, events.BlockDevice:
+		mark(content, 'c', st.major != e.Major || st.minor != e.Minor)
+	}
+	if item[0] == '.' && item[content] == 'c' {
+		item[0] = 'c'
+	}
+	if strings.Trim(string(item[2:]), ".") == "" {
+		return "", nil
+	}
+	return string(item), nil
+}

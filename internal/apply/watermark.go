@@ -1,0 +1,96 @@
+package apply
+
+import (
+	"encoding/json"
+	"time"
+
+	"treecast/internal/events"
+)
+
+// A Watermark is how far a node has applied a stream: the entries of Site's
+// stream up to Seq are durable in the tree. Stream is when the stream was
+// created, which tells a new stream of the same name from the old one; Epoch
+// and Time are those of the entry at Seq.
+type Watermark struct {
+	Site   events.Site
+	Stream time.Time
+	Epoch  uint64
+	Seq    uint64
+	Time   time.Time
+}
+
+// markRecord is a watermark as it is kept. Root is the inode of the root that
+// it speaks of: a watermark beside a root that was replaced by another
+// directory would vouch for files that are not there.
+type markRecord struct {
+	Site   events.Site `json:"site"`
+	Stream time.Time   `json:"stream"`
+	Epoch  uint64      `json:"epoch"`
+	Seq    uint64      `json:"seq"`
+	Time   time.Time   `json:"time"`
+	Root   uint64      `json:"root"`
+}
+
+const (
+	markFile     = "watermark"
+	markSlotSize = 4096 // a page: the two versions share none
+)
+
+func newMarkSlots(staging directory) *slots {
+	return &slots{dir: staging, places: [2]place{{markFile, 0}, {markFile, markSlotSize}}, max: markSlotSize}
+}
+
+// Watermark returns the last one that [Tree.Mark] made durable. It reports
+// false if there is none, if it cannot be read, or if it was made for another
+// directory than the one that is the root now; the tree then has to be
+// reconciled. Always false for a tree from [OpenReadOnly].
+func (t *Tree) Watermark() (Watermark, bool) {
+	t.markMu.Lock()
+	defer t.markMu.Unlock()
+	if t.mark == nil {
+		return Watermark{}, false
+	}
+	return *t.mark, true
+}
+
+// Mark makes w the tree's watermark, durably on return. Whatever w speaks of
+// must be durable before: that is, its Commit must have returned. After an
+// error the watermark is the old one or w.
+//
+// Mark may be called while other methods run. Errors are *[StepError].
+func (t *Tree) Mark(w Watermark) error {
+	t.markMu.Lock()
+	defer t.markMu.Unlock()
+	if t.marks == nil {
+		return step("mark", events.Path{}, ErrReadOnly)
+	}
+	record, err := json.Marshal(markRecord{w.Site, w.Stream, w.Epoch, w.Seq, w.Time, t.rootIno})
+	if err == nil {
+		err = t.marks.write(record)
+	}
+	if err != nil {
+		return step("mark", events.Path{}, err)
+	}
+	t.mark = &w
+	return nil
+}
+
+// loadMark reads the watermark at Open; one that cannot be understood counts
+// as none.
+func (t *Tree) loadMark() error {
+	record, err := t.marks.load()
+	if err != nil || record == nil {
+		return err
+	}
+	var r markRecord
+	if err := json.Unmarshal(record, &r); err != nil {
+		t.log.Warn("watermark is unreadable, the tree has to be reconciled", "err", err)
+		return nil
+	}
+	if r.Root != t.rootIno {
+		t.log.Warn("watermark is of another root directory, the tree has to be reconciled")
+		return nil
+	}
+	t.mark = &Watermark{r.Site, r.Stream, r.Epoch, r.Seq, r.Time}
+	return nil
+}

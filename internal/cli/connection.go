@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"treecast/internal/events"
+	"treecast/internal/stream"
+)
+
+// CheckRoot says why dir, of --root, cannot be used, before anything waits for
+// a broker.
+func CheckRoot(dir, question string) error {
+	if dir == "" {
+		return fmt.Errorf("--root is missing: %s", question)
+	}
+	fi, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("--root: %w; is its file system mounted?", err)
+	case !fi.IsDir():
+		return fmt.Errorf("--root: %q is not a directory", dir)
+	}
+	return nil
+}
+
+// Connection has the flags that a client of the broker takes.
+type Connection struct {
+	NATS         string `name:"nats" help:"The broker's URL, several with commas." default:"nats://127.0.0.1:4222" placeholder:"URL"`
+	Site         string `help:"The site: one tree, one stream." default:"web" placeholder:"NAME"`
+	Creds        string `help:"Credentials file (JWT and seed)." placeholder:"FILE"`
+	NKey         string `name:"nkey" help:"File with the seed of an nkey." placeholder:"FILE"`
+	User         string `help:"User name; needs --password-file." placeholder:"NAME"`
+	PasswordFile string `help:"File whose first line is the user's password." placeholder:"FILE"`
+	TLSCA        string `name:"tls-ca" help:"CA certificates that the broker's must be signed by." placeholder:"FILE"`
+	TLSCert      string `name:"tls-cert" help:"Our certificate." placeholder:"FILE"`
+	TLSKey       string `name:"tls-key" help:"Our certificate's key." placeholder:"FILE"`
+}
+
+// Options checks the flags and returns them for [stream.Connect]. as is the
+// connection's name in the broker's reports.
+func (c *Connection) Options(as string, log *slog.Logger) (stream.ConnectOptions, events.Site, error) {
+	o := stream.ConnectOptions{
+		URL: c.NATS, Name: as, Creds: c.Creds, NKey: c.NKey, User: c.User, PasswordFile: c.PasswordFile,
+		TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log,
+	}
+	site, err := events.ParseSite(c.Site)
+	if err != nil {
+		return o, "", err
+	}
+	switch {
+	case (c.User == "") != (c.PasswordFile == ""):
+		return o, "", errors.New("--user and --password-file go together")
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return o, "", errors.New("--tls-cert and --tls-key go together")
+	}
+	return o, site, errors.Join(
+		exists("--creds", c.Creds), exists("--nkey", c.NKey), exists("--password-file", c.PasswordFile),
+		exists("--tls-ca", c.TLSCA), exists("--tls-cert", c.TLSCert), exists("--tls-key", c.TLSKey))
+}

@@ -1,0 +1,275 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"treecast/internal/events"
+	"treecast/internal/source"
+)
+
+// A plan is what a round found to send.
+type plan struct {
+	changes    []change                      // ordered for nodes; files are not read yet
+	tombstones []events.Path                 // deepest first
+	listed     int                           // of the tombstones: absent from a listing, not hinted
+	emptied    bool                          // a listing of the root had nothing, the index has
+	moved      map[events.Digest]events.Path // bodies of files that are gone
+	seen       int                           // paths looked at
+	failed     []task                        // to be looked at again
+}
+
+// A change is a path whose state differs from what is published.
+type change struct {
+	meta  source.Meta
+	task  task
+	isNew bool // not published yet
+}
+
+// An examiner makes a plan. It reads the disk and the index and changes
+// neither.
+type examiner struct {
+	p       *Publisher
+	index   *index
+	plan    plan
+	planned map[events.Path]bool // there, and looked at in this round
+	walked  map[events.Path]bool // listed in this round
+	gone    map[events.Path]bool // the tombstones; true: found by a listing
+}
+
+// examine looks at every task's path. An error ends the round with nothing
+// sent: the context's, or that the root is lost.
+func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, error) {
+	if err := p.src.Check(); err != nil {
+		return plan{}, err
+	}
+	ex := &examiner{
+		p: p, index: x,
+		planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), gone: make(map[events.Path]bool),
+	}
+	// Ancestors before descendants: then a deep hint answers those under it.
+	slices.SortFunc(tasks, func(a, b task) int { return a.path.Compare(b.path) })
+	for _, t := range tasks {
+		if err := ctx.Err(); err != nil {
+			return plan{}, err
+		}
+		if err := ex.look(ctx, t); err != nil {
+			return plan{}, err
+		}
+	}
+	ex.order()
+	return ex.plan, nil
+}
+
+// look answers one task.
+func (ex *examiner) look(ctx context.Context, t task) error {
+	if ex.planned[t.path] && !t.deep {
+		return nil
+	}
+	m, err := ex.p.src.Lstat(t.path)
+	var skip *source.SkipError
+	switch {
+	case err == nil:
+		ex.p.report.Cleared(t.path.String())
+		if err := ex.parents(t.path); err != nil {
+			return err
+		}
+		ex.add(m, t)
+		if m.Entry.Kind == events.Dir && (t.deep || ex.index.Get(t.path) == nil) {
+			return ex.walk(ctx, t)
+		}
+	case errors.Is(err, source.ErrAbsent):
+		ex.p.report.Cleared(t.path.String())
+		ex.bury(t.path, false)
+	case errors.Is(err, source.ErrRootLost):
+		return err
+	case errors.As(err, &skip):
+		ex.p.report.Skipped(skip)
+	default:
+		ex.p.report.Failed("look", t.path.String(), err)
+		ex.plan.failed = append(ex.plan.failed, t)
+	}
+	return nil
+}
+
+// parents adds the ancestors of p that are not published, so that no node has
+// to guess a directory's mode.
+func (ex *examiner) parents(p events.Path) error {
+	for !p.IsRoot() {
+		p = p.Parent()
+		if ex.planned[p] || ex.index.Get(p) != nil && ex.index.Get(p).kind == events.Dir {
+			return nil
+		}
+		m, err := ex.p.src.Lstat(p)
+		if errors.Is(err, source.ErrRootLost) {
+			return err
+		}
+		if err == nil {
+			ex.add(m, task{path: p})
+		}
+	}
+	return nil
+}
+
+// add plans m if it differs from what is published.
+func (ex *examiner) add(m source.Meta, t task) {
+	path := m.Entry.Path
+	delete(ex.gone, path) // it is back
+	if ex.planned[path] {
+		return
+	}
+	ex.planned[path] = true
+	ex.plan.seen++
+	if ex.p.NumericIDs {
+		m.Entry.Owner, m.Entry.Group = "", ""
+	}
+	r := ex.index.Get(path)
+	if m.Entry.Kind != events.Dir {
+		// What was in a directory here is gone with it, by this very lstat.
+		for name := range ex.index.Children(path) {
+			if child, err := path.Join(name); err == nil {
+				ex.bury(child, false)
+			}
+		}
+	}
+	if ex.index.Matches(r, &m.Entry) && !(m.Entry.Kind == events.File && ex.p.src.Racy(m)) {
+		return
+	}
+	t.path, t.deep = path, false
+	ex.plan.changes = append(ex.plan.changes, change{meta: m, task: t, isNew: r == nil})
+}
+
+// walk lists the directory t.path and all under it. A listing that met an
+// error proves nothing and is tried again.
+func (ex *examiner) walk(ctx context.Context, t task) error {
+	if err := ctx.Err(); err != nil || ex.walked[t.path] {
+		return err
+	}
+	ex.walked[t.path] = true
+	list, err := ex.p.src.List(t.path)
+	if err != nil {
+		var skip *source.SkipError
+		switch {
+		case errors.Is(err, source.ErrRootLost):
+			return err
+		case errors.Is(err, source.ErrAbsent):
+			ex.bury(t.path, false)
+		case errors.As(err, &skip):
+			ex.p.report.Skipped(skip)
+		default:
+			ex.p.report.Failed("list", t.path.String(), err)
+			ex.plan.failed = append(ex.plan.failed, task{path: t.path, deep: true, attempts: t.attempts})
+		}
+		return nil
+	}
+	there := make(map[string]bool, len(list.Children)+len(list.Skipped)+len(list.Unknown))
+	for _, skip := range list.Skipped {
+		ex.p.report.Skipped(skip)
+		there[filepath.Base(skip.Path)] = true
+	}
+	for _, name := range list.Unknown {
+		there[name] = true
+		if child, err := t.path.Join(name); err == nil {
+			ex.plan.failed = append(ex.plan.failed, task{path: child, deep: true, attempts: t.attempts})
+		}
+	}
+	for _, m := range list.Children {
+		there[m.Entry.Path.Base()] = true
+		ex.add(m, task{path: m.Entry.Path})
+		if m.Entry.Kind == events.Dir {
+			if err := ex.walk(ctx, task{path: m.Entry.Path, deep: true}); err != nil {
+				return err
+			}
+		}
+	}
+	for name := range ex.index.Children(t.path) {
+		if there[name] {
+			continue
+		}
+		if child, err := t.path.Join(name); err == nil {
+			ex.bury(child, true)
+		}
+	}
+	if t.path.IsRoot() && len(there) == 0 && ex.index.Len() > 1 {
+		ex.plan.emptied = true
+	}
+	return nil
+}
+
+// bury plans a tombstone for every published path at or under p. What was
+// hinted was seen to go; listed paths were only found missing.
+func (ex *examiner) bury(p events.Path, listed bool) {
+	for path := range ex.index.Subtree(p) {
+		if before, ok := ex.gone[path]; ok {
+			listed = listed && before
+		}
+		if !path.IsRoot() {
+			ex.gone[path] = listed
+		}
+	}
+}
+
+// order sorts the plan for nodes and finds renames.
+func (ex *examiner) order() {
+	pl := &ex.plan
+	pl.moved = make(map[events.Digest]events.Path)
+	for path, listed := range ex.gone {
+		if listed {
+			pl.listed++
+		}
+		pl.tombstones = append(pl.tombstones, path)
+		if r := ex.index.Get(path); r.kind == events.File && r.size > 0 {
+			pl.moved[r.digest] = path
+		}
+	}
+	pl.emptied = pl.emptied && pl.listed > 0
+	slices.SortFunc(pl.tombstones, func(a, b events.Path) int {
+		if d := b.Depth() - a.Depth(); d != 0 {
+			return d
+		}
+		return a.Compare(b)
+	})
+	slices.SortFunc(pl.changes, func(a, b change) int {
+		if d := rank(&a.meta.Entry) - rank(&b.meta.Entry); d != 0 {
+			return d
+		}
+		return a.meta.Entry.Path.Compare(b.meta.Entry.Path)
+	})
+}
+
+// rank is the order of kinds in a round: what is named comes before what
+// names it.
+func rank(e *events.Entry) int {
+	switch {
+	case e.Path.IsRoot():
+		return 4 // it seals the stream: all that was found is published
+	case e.Kind == events.Dir:
+		return 0
+	case e.Kind == events.Symlink:
+		return 3
+	}
+	switch strings.ToLower(filepath.Ext(e.Path.Base())) {
+	case ".html", ".htm", ".php":
+		return 2
+	}
+	return 1
+}
+
+// check is the guard of P4: a listing that would delete most of the tree is
+// more likely to be a mistake, an unmounted disk say, than anyone's wish.
+func (pl *plan) check(published int) error {
+	if pl.emptied {
+		return fmt.Errorf("%w: the root is empty, and %d paths are published", ErrMassDelete, published)
+	}
+	if pl.listed > massDeleteFloor && pl.listed > published/2 {
+		return fmt.Errorf("%w: %d of %d published paths are missing", ErrMassDelete, pl.listed, published)
+	}
+	return nil
+}
+
+// massDeleteFloor is the number of deletions that never halt by themselves.
+const massDeleteFloor = 100

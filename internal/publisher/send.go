@@ -1,0 +1,252 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"treecast/internal/events"
+	"treecast/internal/source"
+	"treecast/internal/stream"
+)
+
+// A block is as much of a plan as is read ahead and published at once.
+const (
+	blockEntries = 1000    // a server's limit on an atomic batch
+	blockBytes   = 8 << 20 // of raw bodies
+)
+
+// sent counts what a round published.
+type sent struct {
+	entries, tombstones int
+	refused             int   // not acked, to be tried again
+	bytes               int64 // of payloads
+}
+
+// An outgoing is an entry ready to be published.
+type outgoing struct {
+	change  change
+	entry   events.Entry
+	message *stream.Message
+	err     error // of reading it
+}
+
+// publish sends a plan: while one block is published the next is read.
+func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
+	var n sent
+	blocks := make(chan []outgoing, 1)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(blocks)
+		for rest := pl.changes; len(rest) > 0; {
+			size, bytes := 0, int64(0)
+			for size < len(rest) && size < blockEntries && bytes < blockBytes {
+				bytes += min(rest[size].meta.Entry.Size, events.MaxInlineBytes)
+				size++
+			}
+			block, err := s.prepare(gctx, &pl, rest[:size])
+			if err != nil {
+				return err
+			}
+			rest = rest[size:]
+			select {
+			case blocks <- block:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		done := 0
+		for block := range blocks {
+			if err := s.sendBlock(gctx, block, &n); err != nil {
+				return err
+			}
+			done += len(block)
+			if s.Progress != nil && len(pl.changes) >= blockEntries {
+				s.Progress(done, len(pl.changes))
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return n, err
+	}
+	return n, s.sendTombstones(ctx, pl.tombstones, &n)
+}
+
+// prepare reads and compresses a block's files, in parallel.
+func (s *session) prepare(ctx context.Context, pl *plan, changes []change) ([]outgoing, error) {
+	block := make([]outgoing, len(changes))
+	if len(changes) == 1 {
+		s.encode(pl, &block[0], changes[0])
+		return block, ctx.Err()
+	}
+	var g errgroup.Group
+	g.SetLimit(4) // more than a file system answers at once from two cores
+	var next sync.Mutex
+	at := 0
+	for range 4 {
+		g.Go(func() error {
+			for {
+				next.Lock()
+				i := at
+				at++
+				next.Unlock()
+				if i >= len(changes) || ctx.Err() != nil {
+					return ctx.Err()
+				}
+				s.encode(pl, &block[i], changes[i])
+			}
+		})
+	}
+	return block, g.Wait()
+}
+
+// encode makes the message of one change. It runs beside the goroutine that
+// owns the index, and leaves that alone.
+func (s *session) encode(pl *plan, out *outgoing, c change) {
+	out.change, out.entry = c, c.meta.Entry
+	var payload []byte
+	if c.meta.Entry.Kind == events.File {
+		m, body, err := s.src.Read(c.meta.Entry.Path, nil)
+		if err != nil {
+			out.err = err
+			return
+		}
+		out.entry = m.Entry
+		if s.NumericIDs {
+			out.entry.Owner, out.entry.Group = "", ""
+		}
+		if from, ok := pl.moved[m.Entry.Digest]; ok && c.isNew && m.Entry.Size > 0 {
+			out.entry.From = &from
+		}
+		if len(body) > 0 {
+			payload = s.codec.Compress(body)
+		}
+	}
+	out.entry.Epoch = s.lease.Epoch()
+	out.message, out.err = s.message(&out.entry, payload)
+}
+
+func (s *session) message(e *events.Entry, payload []byte) (*stream.Message, error) {
+	header, err := e.MarshalHeader()
+	if err != nil {
+		return nil, err
+	}
+	m := &stream.Message{Path: e.Path, Subject: s.Site.Subject(e.Path), Header: header, Payload: payload}
+	if e.Kind == events.Tombstone {
+		m.TTL = s.Stream.TombstoneTTL
+	}
+	return m, nil
+}
+
+// sendBlock publishes what of a block differs, and records each ack.
+func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) error {
+	messages := make([]stream.Message, 0, len(block))
+	of := make([]*outgoing, 0, len(block))
+	for i := range block {
+		out := &block[i]
+		path := out.entry.Path
+		if out.err != nil {
+			s.retryRead(out.change, out.err)
+			continue
+		}
+		s.report.Cleared(path.String())
+		if s.index.Same(s.index.Get(path), &out.entry) {
+			s.index.Put(&out.entry) // with the new ctime
+			continue
+		}
+		if path.IsRoot() && n.refused > 0 {
+			s.dirty.Retry(out.change.task, longestRetry) // it would seal a stream that lacks something
+			continue
+		}
+		messages = append(messages, *out.message)
+		of = append(of, out)
+	}
+	return s.send(ctx, messages, n, func(i int) (*events.Entry, task) { return &of[i].entry, of[i].change.task })
+}
+
+// sendTombstones publishes the deletions that still are: lstat is asked once
+// more, since a path may be back since the round began.
+func (s *session) sendTombstones(ctx context.Context, paths []events.Path, n *sent) error {
+	for len(paths) > 0 {
+		size := min(len(paths), blockEntries)
+		var entries []events.Entry
+		var messages []stream.Message
+		for _, path := range paths[:size] {
+			if _, err := s.src.Lstat(path); !errors.Is(err, source.ErrAbsent) {
+				if errors.Is(err, source.ErrRootLost) {
+					return err
+				}
+				s.dirty.Hint([]source.Hint{{Path: path, Deep: true}})
+				continue
+			}
+			e := events.Entry{Path: path, Kind: events.Tombstone, Epoch: s.lease.Epoch()}
+			m, err := s.message(&e, nil)
+			if err != nil {
+				return err
+			}
+			entries = append(entries, e)
+			messages = append(messages, *m)
+		}
+		paths = paths[size:]
+		before := n.entries
+		err := s.send(ctx, messages, n, func(i int) (*events.Entry, task) {
+			return &entries[i], task{path: entries[i].Path}
+		})
+		n.tombstones += n.entries - before
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send publishes messages; entry names the i-th one's entry and task. What is
+// not acked is dirty again.
+func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, entry func(int) (*events.Entry, task)) error {
+	if len(messages) == 0 {
+		return ctx.Err()
+	}
+	before := n.entries
+	var end error
+	for i, err := range s.lease.Publish(ctx, messages) {
+		e, t := entry(i)
+		if err == nil {
+			s.index.Put(e)
+			n.entries++
+			n.bytes += int64(len(messages[i].Payload))
+			s.Log.Debug("entry published", "path", strconv.Quote(e.Path.String()), "kind", e.Kind, "bytes", e.Size)
+			continue
+		}
+		if errors.Is(err, stream.ErrUnknown) || ctx.Err() != nil {
+			s.index.Doubt(e)
+		}
+		switch {
+		case errors.Is(err, stream.ErrFenced):
+			end = err
+		case errors.Is(err, stream.ErrWentBack) && end == nil:
+			end = fmt.Errorf("%w: %w", errAgain, err)
+		}
+		s.dirty.Retry(t, longestRetry)
+		n.refused++
+		if text := err.Error(); text != s.refusal {
+			s.refusal = text
+			s.Log.Error("not published, will try again", "path", strconv.Quote(e.Path.String()), "entries", len(messages), "err", err)
+		}
+	}
+	if s.refusal != "" && n.entries > before {
+		s.refusal = ""
+		s.Log.Info("publishing again")
+	}
+	if end == nil {
+		end = ctx.Err()
+	}
+	return end
+}

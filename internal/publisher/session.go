@@ -1,0 +1,243 @@
+package publisher
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"treecast/internal/events"
+	"treecast/internal/source"
+	"treecast/internal/stream"
+)
+
+// A session is a publisher that holds the lease and knows what is published.
+// All of it belongs to the goroutine that runs rounds.
+type session struct {
+	*Publisher
+	lease      *stream.Lease
+	index      *index
+	created    time.Time // of the stream
+	reconnects uint64    // of the connection when the stream was last looked at
+	halted     string    // why nothing is published, logged once
+	refusal    string    // the last error of a publish, logged once
+}
+
+// begin makes a missing stream, takes the lease and reads the snapshot, in
+// this order: what another publisher sent before it was fenced is in the snapshot.
+func (p *Publisher) begin(ctx context.Context) (*session, error) {
+	reconnects := p.conn.Reconnects()
+	if _, err := p.conn.StreamInfo(ctx, p.Site); errors.Is(err, stream.ErrNoStream) {
+		if _, err := p.conn.EnsureStream(ctx, p.Site, p.Stream); err != nil {
+			return nil, p.transient(ctx, err)
+		}
+	} else if err != nil {
+		return nil, p.transient(ctx, err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	me := stream.Holder{Host: host, PID: os.Getpid(), Instance: rand.Text(), Since: time.Now().UTC()}
+	lease, err := p.conn.Acquire(ctx, p.Site, me, p.Takeover)
+	if err != nil {
+		return nil, p.transient(ctx, err)
+	}
+	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects}
+	if err := s.learn(ctx); err != nil {
+		s.end()
+		return nil, p.transient(ctx, err)
+	}
+	return s, nil
+}
+
+// learn brings the stream's configuration up to date, which only the holder
+// of the lease may, and reads what is published.
+func (s *session) learn(ctx context.Context) error {
+	info, err := s.conn.EnsureStream(ctx, s.Site, s.Stream)
+	if err != nil {
+		return err
+	}
+	s.created = info.Created
+	if err := s.conn.AddNodes(ctx, s.Site, s.Nodes, stream.NodeConfig{}); err != nil {
+		return err
+	}
+	start := time.Now()
+	refused, err := s.read(ctx, s.index)
+	if err != nil {
+		return err
+	}
+	s.Log.Info("publishing", "site", s.Site, "path", strconv.Quote(s.Root), "epoch", s.lease.Epoch(),
+		"published", s.index.Len(), "refused", refused, "elapsed", time.Since(start))
+	return nil
+}
+
+// read fills x from the stream's snapshot.
+func (p *Publisher) read(ctx context.Context, x *index) (refused int, err error) {
+	_, err = p.conn.Snapshot(ctx, p.Site, func(seq uint64, subject, header string) error {
+		e, err := events.Decode(p.Site, subject, header)
+		if err != nil {
+			refused++
+			p.Log.Warn("foreign entry in the stream", "seq", seq, "subject", strconv.Quote(subject), "err", err)
+			return nil
+		}
+		x.Put(&e)
+		return nil
+	})
+	return refused, err
+}
+
+// transient tells what a new reign may mend from what only an operator can.
+func (p *Publisher) transient(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, stream.ErrHeld), errors.Is(err, stream.ErrFenced), errors.Is(err, stream.ErrConfig),
+		errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer), errors.Is(err, stream.ErrDenied),
+		errors.Is(err, events.ErrSite):
+		return err
+	}
+	return fmt.Errorf("%w: %w", errAgain, err)
+}
+
+// end lets another publisher take the lease without waiting.
+func (s *session) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := s.lease.Release(ctx); err != nil {
+		s.Log.Warn("lease not released, the next publisher waits for an answer", "err", err)
+	}
+}
+
+// run does a round whenever something has settled. While the broker is away it
+// only collects hints.
+func (s *session) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := time.Duration(-1)
+		if s.conn.Connected() {
+			if err := s.sameStream(ctx); err != nil {
+				return err
+			}
+			var tasks []task
+			if tasks, wait = s.dirty.Take(time.Now()); len(tasks) > 0 {
+				if err := s.round(ctx, tasks); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if wait >= 0 {
+			timer.Reset(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.dirty.wake:
+		case <-s.conn.Changed():
+		case <-timer.C:
+		}
+	}
+}
+
+// sameStream returns errAgain if, after a reconnect, the stream is not the one
+// that the index was read from, or lost what was acked.
+func (s *session) sameStream(ctx context.Context) error {
+	reconnects := s.conn.Reconnects()
+	if reconnects == s.reconnects {
+		return nil
+	}
+	info, err := s.conn.StreamInfo(ctx, s.Site)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, stream.ErrNoStream):
+		return fmt.Errorf("%w: it is gone", errAgain)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errAgain, err)
+	case !info.Created.Equal(s.created):
+		return fmt.Errorf("%w: it was made anew", errAgain)
+	case info.LastSeq < s.lease.LastSeq():
+		return fmt.Errorf("%w: it went back from %d to %d", errAgain, s.lease.LastSeq(), info.LastSeq)
+	}
+	s.reconnects = reconnects
+	return nil
+}
+
+// round looks at what has settled and publishes what differs. It returns an
+// error only where the session must end.
+func (s *session) round(ctx context.Context, tasks []task) error {
+	start := time.Now()
+	pl, err := s.examine(ctx, s.index, tasks)
+	if err != nil {
+		return err
+	}
+	for _, t := range pl.failed {
+		s.dirty.Retry(t, longestRetry)
+	}
+	if err := pl.check(s.index.Len()); err != nil {
+		switch {
+		case s.ConfirmDelete && !s.confirmed:
+			s.confirmed = true
+			s.Log.Warn("deleting as confirmed", "paths", len(pl.tombstones), "err", err)
+		default:
+			s.halt(err)
+			for _, t := range tasks {
+				t.attempts = max(t.attempts, 8) // half a second and more
+				s.dirty.Retry(t, longestRetry)
+			}
+			return nil
+		}
+	}
+	if s.halted != "" {
+		s.Log.Info("no longer halted")
+		s.halted = ""
+	}
+	sent, err := s.publish(ctx, pl)
+	if sent.entries > 0 {
+		s.Log.Info("published", "entries", sent.entries, "tombstones", sent.tombstones, "bytes", sent.bytes,
+			"seen", pl.seen, "seq", s.lease.LastSeq(), "elapsed", time.Since(start))
+	}
+	return err
+}
+
+func (s *session) halt(err error) {
+	if s.halted != err.Error() {
+		s.halted = err.Error()
+		s.Log.Error("halted: nothing is published or deleted; put the files back, or start with --confirm-delete", "path", strconv.Quote(s.Root), "err", err)
+	}
+}
+
+// The longest wait between two looks at a path that cannot be published.
+const (
+	longestRetry = 5 * time.Second
+	longestBusy  = time.Second // a writer has it open
+)
+
+// giveUp is the number of attempts after which a path that moves under every
+// read is reported.
+const giveUp = 10
+
+// retryRead puts back a change whose file could not be read.
+func (s *session) retryRead(c change, err error) {
+	path := c.meta.Entry.Path
+	var skip *source.SkipError
+	switch {
+	case errors.Is(err, source.ErrAbsent):
+		s.dirty.Hint([]source.Hint{{Path: path}})
+	case errors.As(err, &skip):
+		s.report.Skipped(skip)
+	case errors.Is(err, source.ErrBusy), errors.Is(err, source.ErrUnstable):
+		if c.task.attempts >= giveUp {
+			s.report.Failed("settle", path.String(), err)
+		}
+		s.dirty.Retry(c.task, longestBusy)
+	default:
+		s.report.Failed("read", path.String(), err)
+		s.dirty.Retry(c.task, longestRetry)
+	}
+}

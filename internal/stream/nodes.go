@@ -1,0 +1,75 @@
+package stream
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"treecast/internal/events"
+)
+
+// A NodeState is what the server knows of one node.
+type NodeState struct {
+	Name    string
+	Behind  uint64    // entries that it has not acknowledged
+	Waiting bool      // it is connected and asks for more
+	LastAck time.Time // zero: never
+}
+
+func nodeState(info *jetstream.ConsumerInfo) NodeState {
+	n := NodeState{Name: info.Name, Behind: info.NumPending + uint64(max(info.NumAckPending, 0)), Waiting: info.NumWaiting > 0}
+	if info.AckFloor.Last != nil {
+		n.LastAck = *info.AckFloor.Last
+	}
+	return n
+}
+
+// Node returns the state of one node. Errors are those of [Conn.StreamInfo],
+// and [ErrNoConsumer].
+func (c *Conn) Node(ctx context.Context, site events.Site, node string) (NodeState, error) {
+	info, err := c.consumerInfo(ctx, site, node)
+	if err != nil {
+		return NodeState{}, failed("state of node "+node, site, err)
+	}
+	return nodeState(info), nil
+}
+
+// Nodes returns the state of every durable consumer of the site's stream, by
+// name. Errors are those of [Conn.StreamInfo].
+func (c *Conn) Nodes(ctx context.Context, site events.Site) ([]NodeState, error) {
+	var nodes []NodeState
+	for {
+		req := struct {
+			Offset int `json:"offset"`
+		}{len(nodes)}
+		var page struct {
+			Total     int                       `json:"total"`
+			Consumers []*jetstream.ConsumerInfo `json:"consumers"`
+		}
+		if err := c.api(ctx, "CONSUMER.LIST."+streamName(site), req, &page); err != nil {
+			return nil, failed("list nodes", site, err)
+		}
+		skipped := 0
+		for _, info := range page.Consumers {
+			if info.Config.Durable == "" { // someone's snapshot
+				skipped++
+				continue
+			}
+			nodes = append(nodes, nodeState(info))
+		}
+		if len(page.Consumers) == 0 || len(nodes)+skipped >= page.Total {
+			return nodes, nil
+		}
+	}
+}
+
+// Publisher asks for the site's living publisher; nil: none answers.
+func (c *Conn) Publisher(ctx context.Context, site events.Site) (*Holder, error) {
+	last, seq, err := c.lastLease(ctx, site)
+	if err != nil || seq == 0 {
+		return nil, failed("ask for the publisher", site, err)
+	}
+	holder, err := c.askHolder(ctx, site, last.Instance, 0)
+	return holder, failed("ask for the publisher", site, err)
+}

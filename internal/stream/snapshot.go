@@ -1,0 +1,204 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"treecast/internal/events"
+)
+
+const (
+	snapshotBatch = 8192
+	snapshotIdle  = time.Minute // after which the server forgets a snapshot's consumer
+)
+
+// Snapshot calls fn with the header of every entry that lives in site's
+// stream, in the order of the stream, and returns the stream's state from
+// before the first. It reads on until nothing is left, so that each path that
+// lives at the end was seen in some version: one that is superseded while this
+// runs may be seen twice, the newer version later. Everything up to
+// Info.LastSeq was seen or is superseded; what is newer may have been seen.
+// Subject and header are not decoded or checked. Lease messages are left out.
+//
+// Where this user may not create a consumer, the messages are read whole, by
+// Direct Get, which costs the bodies' transfer.
+//
+// After an error, fn's or [ErrNoStream], [ErrDenied], [ErrDisconnected],
+// [ErrUnavailable] or ctx's own, what fn was told proves nothing: begin anew.
+func (c *Conn) Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (Info, error) {
+	info, err := c.StreamInfo(ctx, site)
+	if err != nil {
+		return Info{}, err
+	}
+	s := &snapshot{c: c, site: site, info: info, next: 1, fn: fn}
+	if err := s.run(ctx); err != nil {
+		return Info{}, failed("snapshot", site, err)
+	}
+	return info, nil
+}
+
+type snapshot struct {
+	c    *Conn
+	site events.Site
+	info Info
+	next uint64 // everything before was seen
+	fn   func(seq uint64, subject, header string) error
+}
+
+func (s *snapshot) run(ctx context.Context) error {
+	if err := s.readOn(ctx); err != nil {
+		return err
+	}
+	return s.tail(ctx)
+}
+
+func (s *snapshot) readOn(ctx context.Context) error {
+	if !s.c.noSnapshot.Load() {
+		err := s.byConsumer(ctx)
+		if !errors.Is(err, errNoSnapshotConsumer) {
+			return err
+		}
+		if errors.Is(err, ErrDenied) {
+			s.c.noSnapshot.Store(true) // until the next connect
+		}
+		s.c.log.Debug("snapshot by direct get", "err", err)
+	}
+	return s.byDirect(ctx)
+}
+
+func (s *snapshot) take(d *Delivery) error {
+	s.next = d.Seq + 1
+	if !s.site.IsFile(d.Subject) {
+		return nil
+	}
+	return s.fn(d.Seq, d.Subject, d.Header)
+}
+
+// tail reads what is left from the leader itself, one by one. There is
+// something only if a replica that lags has answered before, or the count of
+// what is left was wrong. On a stream with replicas this is what makes the
+// snapshot whole: a path may have been skipped since one replica had a newer
+// version of it, which another one, that answered last, did not have yet. The
+// leader has it.
+func (s *snapshot) tail(ctx context.Context) error {
+	if s.info.Replicas <= 1 && s.next > s.info.LastSeq {
+		return nil
+	}
+	for {
+		d, err := s.c.leaderGet(ctx, s.site, map[string]any{"seq": s.next, "next_by_subj": ">"})
+		switch {
+		case errors.Is(err, ErrDenied) && s.info.Replicas <= 1:
+			return nil
+		case err != nil || d == nil:
+			return err
+		}
+		if err := s.take(d); err != nil {
+			return err
+		}
+	}
+}
+
+// errNoSnapshotConsumer reports that no consumer could be had.
+var errNoSnapshotConsumer = errors.New("no consumer for a snapshot")
+
+// byConsumer reads headers only, through a consumer in the server's memory. It
+// pulls without waiting, so that the server says when nothing is left.
+func (s *snapshot) byConsumer(ctx context.Context) error {
+	name, err := s.createConsumer(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.dropConsumer(ctx, name)
+	subject := "CONSUMER.MSG.NEXT." + streamName(s.site) + "." + name
+	in, err := s.c.openInbox(ctx, idleTimeout, exactly(apiPrefix+subject))
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	for delivered := uint64(0); ; {
+		err := in.request(s.c, subject, pullRequest{Batch: snapshotBatch, NoWait: true})
+		for n := 0; err == nil && n < snapshotBatch; n++ {
+			msg, err := in.next()
+			if err != nil {
+				return err
+			}
+			switch code, text := status(msg); code {
+			case "":
+			case "404":
+				return nil
+			default:
+				return fmt.Errorf("%w: snapshot's consumer: %s %s", ErrUnavailable, code, text)
+			}
+			meta, err := msg.Metadata()
+			if err != nil {
+				return fmt.Errorf("%w: %w: %w", ErrServer, errNotStored, err)
+			}
+			if delivered++; meta.Sequence.Consumer != delivered {
+				return fmt.Errorf("%w: a gap in a snapshot: message %d of the consumer after %d",
+					ErrUnavailable, meta.Sequence.Consumer, delivered-1)
+			}
+			d := newDelivery(msg)
+			d.Seq = meta.Sequence.Stream
+			if err := s.take(d); err != nil {
+				return err
+			}
+			if meta.NumPending == 0 {
+				return nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *snapshot) createConsumer(ctx context.Context) (string, error) {
+	name := "snapshot-" + randomToken()
+	cc := jetstream.ConsumerConfig{
+		Name:              name,
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       s.next,
+		AckPolicy:         jetstream.AckNonePolicy,
+		HeadersOnly:       true,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: snapshotIdle,
+	}
+	gctx, done := s.c.guard(ctx, apiTimeout, exactly(apiPrefix+"CONSUMER.CREATE."+streamName(s.site)+"."+name))
+	defer done()
+	_, err := s.c.js.CreateConsumer(gctx, streamName(s.site), cc)
+	if err = translate(gctx, err); err == nil || errors.Is(err, ErrNoStream) ||
+		errors.Is(err, ErrDisconnected) || ctx.Err() != nil {
+		return name, err
+	}
+	return "", fmt.Errorf("%w: %w", errNoSnapshotConsumer, err)
+}
+
+// dropConsumer spares the server a minute; where it cannot, the server forgets
+// the consumer by itself.
+func (s *snapshot) dropConsumer(ctx context.Context, name string) {
+	gctx, done := s.c.guard(context.WithoutCancel(ctx), apiTimeout, exactly(apiPrefix+"CONSUMER.DELETE."+streamName(s.site)+"."+name))
+	defer done()
+	if err := s.c.js.DeleteConsumer(gctx, streamName(s.site), name); err != nil {
+		s.c.log.Debug("snapshot's consumer is left to the server", "err", translate(gctx, err))
+	}
+}
+
+// byDirect reads whole messages, page by page.
+func (s *snapshot) byDirect(ctx context.Context) error {
+	r, err := s.c.openDirect(ctx, streamName(s.site))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	for {
+		_, more, err := r.read(directRequest{Seq: s.next, Next: ">", Batch: directBatch, MaxBytes: directBytes}, s.take)
+		if err != nil || !more {
+			return err
+		}
+	}
+}

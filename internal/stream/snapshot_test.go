@@ -1,0 +1,194 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sync/errgroup"
+)
+
+// bothWays runs a test with a user that may create consumers and one that may
+// not.
+func bothWays(t *testing.T, test func(t *testing.T, writer, reader *Conn, s *testServer)) {
+	for _, user := range []string{"p", "b"} {
+		t.Run(map[string]string{"p": "by consumer", "b": "by direct get"}[user], func(t *testing.T) {
+			s := startServer(t, func(o *server.Options) {
+				o.Users = []*server.User{
+					{Username: "p", Password: "p"},
+					{Username: "b", Password: "b", Permissions: &server.Permissions{
+						Publish: &server.SubjectPermission{
+							Allow: []string{"$JS.API.STREAM.INFO.web", "$JS.API.STREAM.MSG.GET.web", "$JS.API.DIRECT.GET.web"}},
+						Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_b.>"}},
+					}},
+				}
+			})
+			writer := s.connectAs("publisher", "p")
+			if _, err := writer.EnsureStream(t.Context(), site, Config{}); err != nil {
+				t.Fatal(err)
+			}
+			test(t, writer, s.connectAs("b", user), s)
+		})
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	bothWays(t, func(t *testing.T, writer, reader *Conn, _ *testServer) {
+		if seen := snapshotOf(t, reader); len(seen) != 0 {
+			t.Errorf("an empty stream has %v", seen)
+		}
+		l := acquire(t, writer, "a")
+		if seen := snapshotOf(t, reader); len(seen) != 0 {
+			t.Errorf("a stream with a lease has %v", seen)
+		}
+		const n = 6000
+		publish(t, l, messages(t, n, "some bytes")...)
+		publish(t, l, messages(t, n/2, "other bytes")...)
+		seen := map[string]string{}
+		info, err := reader.Snapshot(t.Context(), site, func(_ uint64, subject, header string) error {
+			seen[subject] = header
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(seen) != n || info.LastSeq != l.LastSeq() || info.Msgs != n+1 || info.Created.IsZero() {
+			t.Errorf("%d paths, %+v", len(seen), info)
+		}
+		for _, m := range messages(t, n, "") {
+			if seen[m.Subject] != m.Header {
+				t.Fatalf("%s has %q", m.Subject, seen[m.Subject])
+			}
+		}
+		stop := errors.New("enough")
+		calls := 0
+		_, err = reader.Snapshot(t.Context(), site, func(uint64, string, string) error { calls++; return stop })
+		want(t, err, stop)
+		if calls != 1 {
+			t.Errorf("called %d times after an error", calls)
+		}
+		_, err = reader.Snapshot(t.Context(), "nosite", func(uint64, string, string) error { return nil })
+		if !errors.Is(err, ErrNoStream) && !errors.Is(err, ErrDenied) {
+			t.Error(err)
+		}
+	})
+}
+
+// Every path that lives is seen while all of them are rewritten.
+func TestSnapshotWhileWritesGoOn(t *testing.T) {
+	bothWays(t, func(t *testing.T, writer, reader *Conn, _ *testServer) {
+		l := acquire(t, writer, "a")
+		const n = 3000
+		publish(t, l, messages(t, n, "0")...)
+		ctx, cancel := context.WithCancel(t.Context())
+		var g errgroup.Group
+		g.Go(func() error {
+			for round := 1; ctx.Err() == nil; round++ {
+				msgs := messages(t, n, fmt.Sprint(round))
+				for chunk := range slices.Chunk(msgs, 1+round%40*25) {
+					if err := errors.Join(l.Publish(t.Context(), chunk)...); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		for range 8 {
+			if seen := snapshotOf(t, reader); len(seen) != n {
+				t.Errorf("%d paths seen of %d that live", len(seen), n)
+			}
+		}
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFetch(t *testing.T) {
+	bothWays(t, func(t *testing.T, writer, reader *Conn, _ *testServer) {
+		l := acquire(t, writer, "a")
+		publish(t, l, messages(t, 3000, "1")...)                               // 2 to 3001
+		publish(t, l, messages(t, 100, "2")...)                                // 2 to 101 are superseded
+		publish(t, l, message(t, "large", strings.Repeat("x", 900<<10)))       // 3102
+		publish(t, l, messages(t, 20, strings.Repeat("x", 800<<10))[10:20]...) // 3103 to 3112
+		var ask, expect []uint64
+		for seq := uint64(1); seq <= 3200; seq++ {
+			if seq%3 == 0 && seq < 1000 || seq%50 == 0 || seq > 2900 {
+				ask = append(ask, seq)
+				if seq > 101 && seq <= 3112 && !(seq >= 3012 && seq <= 3021) {
+					expect = append(expect, seq)
+				}
+			}
+		}
+		ask = append(ask, ask[5], ask[0])
+		slices.Reverse(ask)
+		var got []uint64
+		if err := reader.Fetch(t.Context(), site, ask, func(d Delivery) error {
+			if d.Subject == "" || d.Header == "" || len(d.Payload) == 0 || d.Time.IsZero() {
+				t.Errorf("fetched %+v", d)
+			}
+			if err := d.Ack(); err != nil {
+				t.Error(err)
+			}
+			got = append(got, d.Seq)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, expect) {
+			t.Errorf("fetched %v\nwant %v", got, expect)
+		}
+		stop := errors.New("enough")
+		want(t, reader.Fetch(t.Context(), site, ask, func(Delivery) error { return stop }), stop)
+	})
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	dir := b.TempDir()
+	srv, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	go srv.Start()
+	defer srv.Shutdown()
+	if !srv.ReadyForConnections(10e9) {
+		b.Fatal("not ready")
+	}
+	c, err := Connect(b.Context(), ConnectOptions{InProcess: srv, Log: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.EnsureStream(b.Context(), site, Config{}); err != nil {
+		b.Fatal(err)
+	}
+	l, err := c.Acquire(b.Context(), site, Holder{}, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const n = 50_000
+	msgs := make([]Message, n)
+	for i := range msgs {
+		msgs[i] = Message{Subject: fmt.Sprintf("treecast.web.file.d%d.f%d", i%100, i), Header: strings.Repeat("h", 350), Payload: make([]byte, 2048)}
+	}
+	if err := errors.Join(l.Publish(b.Context(), msgs)...); err != nil {
+		b.Fatal(err)
+	}
+	for _, direct := range []bool{false, true} {
+		b.Run(fmt.Sprintf("direct=%v", direct), func(b *testing.B) {
+			c.noSnapshot.Store(direct)
+			for b.Loop() {
+				seen := 0
+				if _, err := c.Snapshot(b.Context(), site, func(uint64, string, string) error { seen++; return nil }); err != nil || seen != n {
+					b.Fatal(seen, err)
+				}
+			}
+			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "entries/s")
+		})
+	}
+}

@@ -1,0 +1,29 @@
+// Package subscriber keeps one node's tree equal to a site's stream.
+//
+// It promises: an entry is acked only after it is durable in the tree (P2), or
+// durably parked; an entry that cannot be applied now is held with its kin,
+// and retried, while others go on; and the tree ends equal to the stream (P3)
+// whatever was interrupted.
+//
+// # The way of an entry
+//
+//	delivery -> decode -> stage (parallel) -> commit (in order, in groups) -> watermark -> ack
+//
+// The watermark, on the node's own disk, is the truth about where the node
+// stands: at start the durable consumer is reset to the message after it, so
+// that redelivery comes in order. Without a watermark that fits the stream the
+// node reconciles first: it reads the snapshot, compares the tree, fetches
+// what differs, and moves what the source does not have to the trash.
+//
+// # Invariants
+//
+//   - One goroutine commits, in stream order. Staging alone is parallel.
+//   - The watermark is below every held entry: after a crash they come again.
+//   - An entry whose kin is held waits behind it, for only order makes a path
+//     and its ancestors agree.
+//   - What the snapshot lacks is foreign only in a sealed stream: one that has
+//     the root's entry, which a publisher sends after its first whole scan.
+//
+// Floor F2: it imports internal/apply, internal/stream, internal/events, and
+// of internal/source the filter.
+package subscriber

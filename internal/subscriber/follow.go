@@ -1,0 +1,279 @@
+package subscriber
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"treecast/internal/apply"
+	"treecast/internal/stream"
+)
+
+// A follower applies a consumer's deliveries. All but seen belongs to the
+// goroutine that commits.
+type follower struct {
+	*subscriber
+	pipeline *pipeline
+	seen     atomic.Uint64 // the newest message that was put
+	mark     apply.Watermark
+	sealed   bool   // the stream was, when the tree was reconciled
+	last     uint64 // the newest message that was committed, parked or held
+	holdings holdings
+}
+
+func newFollower(s *subscriber, mark apply.Watermark, sealed bool) *follower {
+	return &follower{subscriber: s, pipeline: newPipeline(s), mark: mark, sealed: sealed, last: mark.Seq}
+}
+
+// put adds a delivery; it blocks while there is too much to do.
+func (f *follower) put(ctx context.Context, d stream.Delivery) {
+	it := &item{delivery: d}
+	if before := f.seen.Load(); d.Seq <= before {
+		it.again = true
+	} else {
+		f.seen.Store(d.Seq) // put has one caller
+	}
+	_ = f.pipeline.put(ctx, it) // ends with ctx, and so does our caller
+}
+
+// run commits until ctx ends or the tree's own state cannot be written.
+func (f *follower) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range stageWorkers {
+		g.Go(func() error { return f.pipeline.stage(ctx) })
+	}
+	var group []*item
+	g.Go(func() (err error) {
+		retry := time.NewTimer(longestHold)
+		defer retry.Stop()
+		for {
+			if group, err = f.pipeline.next(ctx, retry.C); err != nil {
+				return err
+			}
+			if len(group) > 0 {
+				err = f.deliver(ctx, group)
+				f.pipeline.release(group)
+				group = nil
+			} else {
+				err = f.retry(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			if len(f.holdings.list) > 0 {
+				retry.Reset(f.holdings.Wait())
+			}
+		}
+	})
+	err := g.Wait()
+	f.pipeline.drain(group)
+	return err
+}
+
+// deliver applies a group that the consumer delivered.
+func (f *follower) deliver(ctx context.Context, group []*item) error {
+	fresh := make([]*item, 0, len(group))
+	var acks []stream.Delivery
+	for _, it := range group {
+		if it.delivery.Seq <= f.last { // its ack was lost, or it is held
+			if !f.holdings.Holds(it.delivery.Seq) {
+				acks = append(acks, it.delivery)
+			}
+			continue
+		}
+		f.last = it.delivery.Seq
+		fresh = append(fresh, it)
+	}
+	start := time.Now()
+	n, err := f.apply(ctx, fresh, acks)
+	if err != nil {
+		return err
+	}
+	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", group[len(group)-1].delivery.Pending,
+		"held", len(f.holdings.list), "elapsed", time.Since(start))
+	return nil
+}
+
+// retry tries what is held, in order. What the stream no longer has was
+// superseded: the newer entry comes, or came.
+func (f *follower) retry(ctx context.Context) error {
+	held := f.holdings.Take()
+	if len(held) == 0 {
+		return nil
+	}
+	bySeq := make(map[uint64]hold, len(held))
+	for len(held) > 0 {
+		part := held[:min(len(held), pullMessages)]
+		seqs := make([]uint64, len(part))
+		for i, h := range part {
+			seqs[i] = h.delivery.Seq
+			bySeq[h.delivery.Seq] = h
+			if err := h.delivery.InProgress(); err != nil {
+				f.Log.Debug("in-progress not sent", "seq", h.delivery.Seq, "err", err)
+			}
+		}
+		var items []*item
+		err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
+			it := &item{delivery: d, ready: make(chan struct{})}
+			it.stage(ctx, f.Site, f.tree)
+			it.delivery = bySeq[d.Seq].delivery // the one that can be acked
+			delete(bySeq, d.Seq)
+			items = append(items, it)
+			return nil
+		})
+		if err != nil {
+			for _, it := range items {
+				it.discard()
+			}
+			f.holdings.list = append(f.holdings.list, held...)
+			f.holdings.attempts++
+			f.Log.Warn("held entries not fetched", "entries", len(held), "err", err)
+			return ctx.Err()
+		}
+		var acks []stream.Delivery
+		for _, h := range part {
+			if _, gone := bySeq[h.delivery.Seq]; gone {
+				acks = append(acks, h.delivery)
+			}
+		}
+		held = held[len(part):]
+		n, err := f.apply(ctx, items, acks)
+		for _, it := range items {
+			it.discard()
+		}
+		if err != nil {
+			return err
+		}
+		f.holdings.attempts++
+		if n > 0 {
+			f.holdings.attempts = 0
+			f.Log.Info("held entries applied", "entries", n, "held", len(f.holdings.list))
+		}
+	}
+	return nil
+}
+
+// apply commits a group, parks or holds what of it failed, moves the
+// watermark, and acks the group and acks. It returns how many entries were
+// applied. An error ends the session, with nothing acked that is not durable.
+func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Delivery) (int, error) {
+	applying := make([]*item, 0, len(group))
+	for _, it := range group {
+		f.mark.Epoch = max(f.mark.Epoch, it.entry.Epoch)
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case it.err != nil && apply.Permanent(it.err):
+			if err := f.park(it); err != nil {
+				return 0, err
+			}
+			acks = append(acks, it.delivery)
+			continue
+		case it.staged == nil && it.err == nil:
+			acks = append(acks, it.delivery)
+			continue
+		}
+		acks = append(acks, f.holdings.Supersede(it.entry.Path)...)
+		switch {
+		case it.err != nil:
+			f.hold(it, it.err)
+		case f.holdings.Blocks(&it.entry):
+			f.hold(it, errBehind)
+		default:
+			applying = append(applying, it)
+		}
+	}
+	done, err := f.commit(ctx, applying)
+	if err != nil {
+		return 0, err
+	}
+	n := len(done)
+	for _, it := range done {
+		acks = append(acks, it.delivery)
+	}
+	if at := f.holdings.Before(f.last); at > f.mark.Seq {
+		f.mark.Seq, f.mark.Time = at, time.Now().UTC()
+		if f.sealed { // else the tree is to be reconciled, whenever we start
+			if err := f.tree.Mark(f.mark); err != nil {
+				return n, err
+			}
+		}
+	}
+	for i := range acks {
+		if err := acks[i].Ack(); err != nil { // then it comes again
+			f.Log.Debug("ack not sent", "seq", acks[i].Seq, "err", err)
+		}
+	}
+	f.status.follow(f.mark, f.holdings.list)
+	if !f.sealed && slices.ContainsFunc(done, func(it *item) bool { return it.entry.Path.IsRoot() }) {
+		return n, errSealed
+	}
+	return n, nil
+}
+
+// commit makes items visible and durable and returns those that are; the
+// others are parked or held.
+func (f *follower) commit(ctx context.Context, items []*item) (done []*item, err error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	staged := make([]*apply.Staged, len(items))
+	for i, it := range items {
+		staged[i] = it.staged
+	}
+	results, err := f.tree.Commit(ctx, staged)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		for _, it := range items {
+			f.hold(it, err)
+		}
+		return nil, nil
+	}
+	for i, r := range results {
+		it := items[i]
+		switch {
+		case r.Err == nil:
+			done = append(done, it)
+			f.applied(it, r.Outcome)
+		case apply.Permanent(r.Err):
+			it.err = r.Err
+			if err := f.park(it); err != nil {
+				return nil, err
+			}
+			done = append(done, it)
+		default:
+			f.hold(it, r.Err)
+		}
+	}
+	return done, nil
+}
+
+// errSealed ends a session: the stream now has all that a publisher found, so
+// that what is foreign can be told.
+var errSealed = errors.New("the stream was sealed")
+
+// errBehind is the cause of a hold that waits for another one.
+var errBehind = errors.New("held behind an entry of a path above or below it")
+
+// hold keeps an entry for another try.
+func (f *follower) hold(it *item, cause error) {
+	f.holdings.Add(it.delivery, it.entry, cause)
+	f.status.held(it.entry.Path, cause)
+}
+
+// applied notes an entry that the tree now has.
+func (s *subscriber) applied(it *item, outcome apply.Outcome) {
+	path := it.entry.Path.String()
+	s.status.applied(it.entry.Path)
+	if err := s.tree.Unpark(it.entry.Path); err != nil {
+		s.Log.Warn("list of refused entries not updated", "path", strconv.Quote(path), "err", err)
+	}
+	s.Log.Debug("entry applied", "path", strconv.Quote(path), "seq", it.delivery.Seq, "outcome", outcome, "bytes", it.entry.Size)
+}

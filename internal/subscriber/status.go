@@ -1,0 +1,160 @@
+package subscriber
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"treecast/internal/apply"
+	"treecast/internal/events"
+	"treecast/internal/stream"
+)
+
+// A Status is what a node says of itself in the bucket <site>-nodes. Paths are
+// quoted as in Go, so that no name can forge a line on a terminal.
+type Status struct {
+	Instance string    `json:"instance"` // of this run
+	Version  string    `json:"version"`
+	Time     time.Time `json:"time"`
+	Seq      uint64    `json:"seq"` // all up to it is durable here
+	Applied  uint64    `json:"applied"`
+	LastPath string    `json:"last_path,omitempty"`
+	Held     []Cause   `json:"held,omitempty"` // the first of them
+	HeldAll  int       `json:"held_count,omitempty"`
+	Parked   []Cause   `json:"parked,omitempty"`
+	ParkAll  int       `json:"parked_count,omitempty"`
+	Halted   string    `json:"halted,omitempty"`
+	FreeSize int64     `json:"free_bytes"`
+}
+
+// A Cause is a path that is late or refused, and why.
+type Cause struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+const (
+	statusCauses   = 20 // of each sort that a status names
+	statusInterval = 2 * time.Second
+)
+
+// status gathers a node's status. It may be used from many goroutines.
+type status struct {
+	site    events.Site
+	node    string
+	root    string
+	log     *slog.Logger
+	tree    *apply.Tree
+	changed chan struct{} // cap 1
+
+	mu     sync.Mutex
+	now    Status
+	causes map[events.Path]string // held paths whose cause was logged
+}
+
+func newStatus(o *Options, tree *apply.Tree) *status {
+	s := &status{
+		site: o.Site, node: o.Node, root: o.Root, log: o.Log, tree: tree, changed: make(chan struct{}, 1),
+		now:    Status{Instance: rand.Text(), Version: o.Version},
+		causes: make(map[events.Path]string),
+	}
+	s.signal()
+	return s
+}
+
+func (s *status) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *status) setHalted(cause string) {
+	s.mu.Lock()
+	changed := s.now.Halted != cause
+	s.now.Halted = cause
+	s.mu.Unlock()
+	if changed {
+		s.signal()
+	}
+}
+
+// applied notes that path holds what its newest entry says.
+func (s *status) applied(path events.Path) {
+	s.mu.Lock()
+	s.now.Applied++
+	s.now.LastPath = strconv.Quote(path.String())
+	delete(s.causes, path)
+	s.mu.Unlock()
+}
+
+// held notes why path waits, and logs it once per cause.
+func (s *status) held(path events.Path, cause error) {
+	s.mu.Lock()
+	known := s.causes[path] == cause.Error()
+	s.causes[path] = cause.Error()
+	s.mu.Unlock()
+	if !known {
+		s.log.Warn("held, will try again; other paths go on", "path", strconv.Quote(path.String()), "err", cause)
+	}
+}
+
+// follow notes where the node stands.
+func (s *status) follow(mark apply.Watermark, held []hold) {
+	s.mu.Lock()
+	s.now.Seq = mark.Seq
+	s.now.HeldAll = len(held)
+	s.now.Held = s.now.Held[:0]
+	for _, h := range held[:min(len(held), statusCauses)] {
+		s.now.Held = append(s.now.Held, Cause{strconv.Quote(h.entry.Path.String()), h.cause})
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// keep publishes the status when it changed, at most every statusInterval: a
+// node at rest writes nothing. A status that cannot be published is only that:
+// the tree is kept all the same.
+func (s *status) keep(ctx context.Context, conn *stream.Conn) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.changed:
+		}
+		if err := conn.PutStatus(ctx, s.site, s.node, s.encode()); err != nil && ctx.Err() == nil {
+			s.log.Debug("status not published", "err", err)
+		}
+		if err := pause(ctx, statusInterval); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *status) encode() []byte {
+	parked := s.tree.Parked()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := &s.now
+	now.Time = time.Now().UTC()
+	now.ParkAll = len(parked)
+	now.Parked = now.Parked[:0]
+	for _, p := range parked[:min(len(parked), statusCauses)] {
+		now.Parked = append(now.Parked, Cause{strconv.Quote(p.Path), p.Reason})
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.root, &fs); err == nil {
+		now.FreeSize = int64(fs.Bavail) * fs.Bsize //nolint:gosec // a disk's size fits
+	}
+	b, err := json.Marshal(now)
+	if err != nil { // strings and numbers alone
+		s.log.Error("status not encoded", "err", err)
+	}
+	return b
+}

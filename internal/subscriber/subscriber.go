@@ -1,0 +1,247 @@
+package subscriber
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"treecast/internal/apply"
+	"treecast/internal/events"
+	"treecast/internal/source"
+	"treecast/internal/stream"
+)
+
+// ErrMassDelete reports that reconciling would remove most of what stands in
+// the root. Nothing is written until the stream has it, or the operator starts
+// the node with --confirm-delete.
+var ErrMassDelete = errors.New("mass deletion held back")
+
+// Options say which tree to keep. Zero durations stand for the defaults named
+// there.
+type Options struct {
+	Site          events.Site
+	Node          string
+	Root          string
+	NumericIDs    bool
+	Specials      bool
+	Foreign       apply.Foreign
+	Protect       *source.Filter // foreign paths that stay; nil: none
+	TrashKeep     time.Duration
+	ConfirmDelete bool          // the first reconcile may remove most of the tree
+	Reconcile     time.Duration // between reconciles of a running node; 24 hours
+	Version       string
+	Log           *slog.Logger
+
+	// Progress, if not nil, is told how many of the entries that differ at a
+	// reconcile are applied.
+	Progress func(done, total int)
+}
+
+const (
+	defaultReconcile = 24 * time.Hour
+	// tombstoneLife is how long a deletion is to be read in the stream. A node
+	// that was away longer compares the whole tree.
+	tombstoneLife = 29 * 24 * time.Hour
+)
+
+func (o *Options) applyOptions(codec *events.Codec) apply.Options {
+	return apply.Options{
+		Root: o.Root, Site: o.Site, Node: o.Node, NumericIDs: o.NumericIDs, Specials: o.Specials,
+		Foreign: o.Foreign, TrashKeep: o.TrashKeep, Codec: codec, Log: o.Log,
+	}
+}
+
+// A subscriber is one node. What changes in it is owned by the goroutine that
+// runs sessions, or by the status, which has a lock.
+type subscriber struct {
+	Options
+	conn      *stream.Conn
+	tree      *apply.Tree
+	codec     *events.Codec
+	status    *status
+	confirmed bool   // the operator's word was used
+	waiting   string // what it waits for, logged once
+}
+
+// Run keeps the tree until ctx ends, and returns nil then. It returns an error
+// that no retry can mend: the root cannot be used, another subscriber has it,
+// the rights do not suffice. Everything else is waited out.
+func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
+	s, err := open(conn, o, apply.Open)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.status.keep(ctx, conn) })
+	g.Go(func() error { return s.run(ctx) })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func open(conn *stream.Conn, o Options, openTree func(apply.Options) (*apply.Tree, error)) (*subscriber, error) {
+	if o.Reconcile <= 0 {
+		o.Reconcile = defaultReconcile
+	}
+	codec, err := events.NewCodec(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
+	tree, err := openTree(o.applyOptions(codec))
+	if err != nil {
+		codec.Close()
+		return nil, err
+	}
+	return &subscriber{Options: o, conn: conn, tree: tree, codec: codec, status: newStatus(&o, tree)}, nil
+}
+
+func (s *subscriber) close() error {
+	s.codec.Close()
+	return s.tree.Close()
+}
+
+// run is one session after the other: each finds out where the node stands.
+func (s *subscriber) run(ctx context.Context) error {
+	due := time.Now() // of the next reconcile, if a session does not find it sooner
+	for first := true; ; first = false {
+		err := s.session(ctx, !first && !time.Now().Before(due))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil: // a reconcile is due
+			s.wait("")
+			due = time.Now()
+			continue
+		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer), errors.Is(err, stream.ErrDenied):
+			return err
+		}
+		due = time.Now().Add(s.Reconcile)
+		s.wait(err.Error())
+		if err := pause(ctx, 2*time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// wait logs what the node waits for, once per cause.
+func (s *subscriber) wait(cause string) {
+	if cause != s.waiting && cause != "" {
+		s.Log.Warn("nothing is applied now, will try again", "site", s.Site, "err", cause)
+	}
+	s.waiting = cause
+	s.status.setHalted(cause)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// errStreamChanged ends a session whose stream is not the one it began with.
+var errStreamChanged = errors.New("the stream is another one or went back")
+
+// session follows the stream until ctx ends, a reconcile is due (nil), or
+// something breaks that a new session may mend.
+func (s *subscriber) session(ctx context.Context, reconcile bool) error {
+	reconnects := s.conn.Reconnects()
+	info, err := s.conn.StreamInfo(ctx, s.Site)
+	if err != nil {
+		return err
+	}
+	consumer, err := s.conn.OpenConsumer(ctx, s.Site, s.Node, stream.NodeConfig{Version: s.Version})
+	if err != nil {
+		return err
+	}
+	mark, ok := s.tree.Watermark()
+	sealed := true
+	if why := unfit(mark, ok, s.Site, info); why != "" || reconcile {
+		if why == "" {
+			why = "it is time to"
+		}
+		if mark, sealed, err = s.reconcile(ctx, why); err != nil {
+			return err
+		}
+	}
+	if err := consumer.Reset(ctx, mark.Seq+1); err != nil {
+		return err
+	}
+	s.Log.Info("following", "site", s.Site, "node", s.Node, "path", strconv.Quote(s.Root), "seq", mark.Seq)
+	s.wait("")
+
+	ctx, cancel := context.WithTimeout(ctx, s.Reconcile)
+	defer cancel()
+	f := newFollower(s, mark, sealed)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.run(gctx) })
+	g.Go(func() error {
+		return consumer.Run(gctx, pullMessages, pullBytes, func(d stream.Delivery) { f.put(gctx, d) })
+	})
+	g.Go(func() error { return s.watchStream(gctx, info, reconnects) })
+	err = g.Wait()
+	if errors.Is(err, errSealed) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// How much a node asks for at once; a group is no larger either.
+const (
+	pullMessages = 1000
+	pullBytes    = 16 << 20
+)
+
+// unfit says why the watermark does not tell where in the stream the tree
+// stands; "" if it does.
+func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info) string {
+	switch {
+	case !ok:
+		return "the tree has no watermark"
+	case mark.Site != site:
+		return fmt.Sprintf("the tree was of site %s", mark.Site)
+	case !mark.Stream.Equal(info.Created):
+		return "the stream is another one"
+	case mark.Seq > info.LastSeq:
+		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
+	case time.Since(mark.Time) > tombstoneLife:
+		return "the node was away longer than deletions are kept"
+	}
+	return ""
+}
+
+// watchStream looks at the stream after each reconnect.
+func (s *subscriber) watchStream(ctx context.Context, began stream.Info, reconnects uint64) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.conn.Changed():
+		}
+		now := s.conn.Reconnects()
+		if now == reconnects {
+			continue
+		}
+		reconnects = now
+		info, err := s.conn.StreamInfo(ctx, s.Site)
+		if err != nil {
+			return err
+		}
+		mark, _ := s.tree.Watermark()
+		if !info.Created.Equal(began.Created) || info.LastSeq < mark.Seq {
+			return errStreamChanged
+		}
+	}
+}

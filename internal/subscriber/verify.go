@@ -1,0 +1,52 @@
+package subscriber
+
+import (
+	"context"
+
+	"treecast/internal/apply"
+	"treecast/internal/stream"
+)
+
+// A Verdict says how a tree differs from the stream.
+type Verdict struct {
+	Paths       int    // that the stream has
+	Differences int    // before a repair
+	Protected   int    // foreign paths that stay
+	LastSeq     uint64 // of the snapshot
+	Seq         uint64 // of the node's watermark: less means that entries are on the way
+	Unsealed    bool   // the publisher's first scan is not finished: foreign paths are not known
+}
+
+// Verify compares the tree with the stream and tells item of each difference.
+// checksum reads every byte, otherwise size and mtime are believed. It changes
+// nothing, unless repair is set: then no subscriber may be running on the
+// tree, and it is made equal afterwards. An error means that it could not
+// tell, or not repair.
+func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair bool, item func(apply.Difference)) (v Verdict, err error) {
+	openTree := apply.OpenReadOnly
+	if repair {
+		openTree = apply.Open
+	}
+	s, err := open(conn, o, openTree)
+	if err != nil {
+		return v, err
+	}
+	defer func() {
+		if cerr := s.close(); err == nil {
+			err = cerr
+		}
+	}()
+	found, err := s.look(ctx, checksum, item)
+	if err != nil {
+		return v, err
+	}
+	mark, _ := s.tree.Watermark()
+	v = Verdict{
+		Paths: len(found.want), Differences: len(found.seqs) + len(found.foreign), Protected: found.kept,
+		LastSeq: found.info.LastSeq, Seq: mark.Seq, Unsealed: !found.sealed,
+	}
+	if repair {
+		_, _, err = s.reconcile(ctx, "an operator asked for it")
+	}
+	return v, err
+}

@@ -1,0 +1,278 @@
+package treecast_test
+
+import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestRandomWork does thousands of random operations on the source of a live
+// system, stops, kills and starts a node, the broker and the publisher
+// meanwhile, and asks rsync at the end. TREECAST_SEED repeats a run,
+// TREECAST_OPS sets its length.
+func TestRandomWork(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("TREECAST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ops := 6000
+	if testing.Short() {
+		ops = 600
+	}
+	if s := os.Getenv("TREECAST_OPS"); s != "" {
+		var err error
+		if ops, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("TREECAST_SEED=%d TREECAST_OPS=%d", seed, ops)
+	c := startCluster(t, "b", "c", "d")
+	w := &worker{root: c.path("a"), rand: rand.New(rand.NewPCG(seed, 0)), t: t}
+	for range 120 {
+		w.create()
+	}
+	at := func(done, part int) bool { return done == ops*part/10 }
+	for i := range ops {
+		w.step()
+		switch {
+		case at(i, 1):
+			c.must(t, c.stop("c", syscall.SIGTERM))
+		case at(i, 2):
+			c.must(t, c.judge(nil, "b", "d"))
+		case at(i, 3):
+			c.must(t, c.node("c"))
+		case at(i, 4):
+			c.must(t, c.stop("c", syscall.SIGKILL))
+			c.must(t, c.stop("publisher", syscall.SIGKILL))
+		case at(i, 5):
+			c.must(t, c.publisher())
+			c.must(t, c.node("c"))
+		case at(i, 6):
+			c.must(t, c.judge(nil))
+		case at(i, 7):
+			c.must(t, c.stop("broker", syscall.SIGKILL))
+		case at(i, 8):
+			c.must(t, c.broker())
+		}
+	}
+	c.must(t, c.judge(nil))
+	t.Log(w.counts)
+}
+
+// A worker changes a tree at random. It keeps no model: rsync is the judge.
+type worker struct {
+	root   string
+	rand   *rand.Rand
+	t      *testing.T
+	next   int
+	counts map[string]int
+}
+
+// step does one operation. The tree stays around a few hundred paths, and no
+// operation removes many, so that the guards have no cause.
+func (w *worker) step() {
+	ops := []struct {
+		name   string
+		weight int
+		do     func()
+	}{
+		{"create", 12, w.create}, {"write", 14, w.write}, {"append", 12, w.appendTo}, {"truncate", 6, w.truncate},
+		{"rename", 12, w.rename}, {"rename dir", 3, w.renameDir}, {"swap", 5, w.swap}, {"chmod", 8, w.chmod},
+		{"touch", 5, w.touch}, {"delete", 11, w.remove}, {"symlink", 5, w.symlink}, {"mkdir", 3, w.mkdir},
+		{"remove dir", 1, w.removeDir}, {"burst", 1, w.burst}, {"replace", 5, w.replace},
+	}
+	total := 0
+	for _, op := range ops {
+		total += op.weight
+	}
+	pick := w.rand.IntN(total)
+	for _, op := range ops {
+		if pick -= op.weight; pick < 0 {
+			if w.counts == nil {
+				w.counts = make(map[string]int)
+			}
+			w.counts[op.name]++
+			op.do()
+			return
+		}
+	}
+}
+
+// check fails the test on what is not a matter of the random choice, such as
+// a rename of a directory into itself or over one with files in it.
+func (w *worker) check(err error) {
+	for _, ok := range []error{nil, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR, syscall.ENOTEMPTY, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ELOOP} {
+		if err == ok || ok != nil && isErr(err, ok) {
+			return
+		}
+	}
+	w.t.Fatal(err)
+}
+
+// pick returns a random path of the wanted type, "" if there is none.
+func (w *worker) pick(want func(fs.FileMode) bool) string {
+	var all []string
+	w.check(filepath.WalkDir(w.root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && path != w.root && want(d.Type()) {
+			all = append(all, path)
+		}
+		return nil
+	}))
+	if len(all) == 0 {
+		return ""
+	}
+	return all[w.rand.IntN(len(all))]
+}
+
+func isDir(m fs.FileMode) bool  { return m.IsDir() }
+func isFile(m fs.FileMode) bool { return m.IsRegular() }
+func isAny(fs.FileMode) bool    { return true }
+
+// name returns a path that is not used yet, in a random directory.
+func (w *worker) name() string {
+	dir := w.root
+	if w.rand.IntN(4) > 0 {
+		if d := w.pick(isDir); d != "" {
+			dir = d
+		}
+	}
+	w.next++
+	return filepath.Join(dir, fmt.Sprintf("%s%d%s", []string{"f", "a b ", "ü", "x."}[w.rand.IntN(4)], w.next, []string{"", ".html", ".css", ".js"}[w.rand.IntN(4)]))
+}
+
+func (w *worker) body() []byte {
+	size := w.rand.IntN(4096)
+	if w.rand.IntN(20) == 0 {
+		size = w.rand.IntN(400_000)
+	}
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte('a' + w.rand.IntN(16))
+	}
+	return b
+}
+
+func (w *worker) create() { w.check(os.WriteFile(w.name(), w.body(), 0o644)) }
+func (w *worker) mkdir()  { w.check(os.MkdirAll(filepath.Join(w.name(), "sub"), 0o755)) }
+
+func (w *worker) write() {
+	if f := w.pick(isFile); f != "" {
+		w.check(os.WriteFile(f, w.body(), 0o644))
+	}
+}
+
+func (w *worker) appendTo() {
+	if name := w.pick(isFile); name != "" {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+		w.check(err)
+		if fi, err := f.Stat(); err == nil && fi.Size() < 400_000 {
+			for range 1 + w.rand.IntN(3) {
+				_, err = f.Write(w.body()[:min(100, len(w.body()))])
+				w.check(err)
+			}
+		}
+		w.check(f.Close())
+	}
+}
+
+func (w *worker) truncate() {
+	if f := w.pick(isFile); f != "" {
+		w.check(os.Truncate(f, int64(w.rand.IntN(20000))))
+	}
+}
+
+func (w *worker) rename() {
+	from := w.pick(func(m fs.FileMode) bool { return !m.IsDir() })
+	to := w.name()
+	if w.rand.IntN(4) == 0 {
+		to = w.pick(func(m fs.FileMode) bool { return !m.IsDir() })
+	}
+	if from != "" {
+		w.check(os.Rename(from, to))
+	}
+}
+
+func (w *worker) renameDir() {
+	if from := w.pick(isDir); from != "" {
+		w.check(os.Rename(from, w.name()))
+	}
+}
+
+// swap gives a path another kind.
+func (w *worker) swap() {
+	path := w.pick(isAny)
+	if path == "" {
+		return
+	}
+	if entries, err := os.ReadDir(path); err == nil && len(entries) > 5 {
+		return
+	}
+	w.check(os.RemoveAll(path))
+	switch w.rand.IntN(3) {
+	case 0:
+		w.check(os.WriteFile(path, w.body(), 0o600))
+	case 1:
+		w.check(os.MkdirAll(filepath.Join(path, "in"), 0o750))
+	case 2:
+		w.check(os.Symlink("../target", path))
+	}
+}
+
+func (w *worker) chmod() {
+	if path := w.pick(func(m fs.FileMode) bool { return m&fs.ModeSymlink == 0 }); path != "" {
+		w.check(os.Chmod(path, fs.FileMode(0o600|w.rand.IntN(0o200))))
+		w.check(os.Lchown(path, w.rand.IntN(3), w.rand.IntN(3)))
+	}
+}
+
+func (w *worker) touch() {
+	if path := w.pick(isAny); path != "" {
+		at := time.Unix(w.rand.Int64N(4_000_000_000), w.rand.Int64N(1e9))
+		w.check(os.Chtimes(path, at, at))
+	}
+}
+
+func (w *worker) remove() {
+	if path := w.pick(func(m fs.FileMode) bool { return !m.IsDir() }); path != "" {
+		w.check(os.Remove(path))
+	}
+}
+
+func (w *worker) removeDir() {
+	path := w.pick(isDir)
+	if entries, err := os.ReadDir(path); path != "" && err == nil && len(entries) <= 8 {
+		w.check(os.RemoveAll(path))
+	}
+}
+
+func (w *worker) symlink() {
+	w.check(os.Symlink([]string{"..", "nowhere", "/etc/passwd", "f1"}[w.rand.IntN(4)], w.name()))
+}
+
+// burst makes a directory with files in one go, as unpacking does.
+func (w *worker) burst() {
+	dir := w.name()
+	w.check(os.MkdirAll(filepath.Join(dir, "x", "y"), 0o755))
+	for i := range 20 {
+		w.check(os.WriteFile(filepath.Join(dir, []string{"", "x", "x/y"}[i%3], fmt.Sprint("b", i)), w.body(), 0o644))
+	}
+}
+
+// replace saves a file as editors do: a new one, renamed over it.
+func (w *worker) replace() {
+	if path := w.pick(isFile); path != "" {
+		tmp := path + ".new"
+		w.check(os.WriteFile(tmp, w.body(), 0o640))
+		w.check(os.Rename(tmp, path))
+	}
+}

@@ -1,0 +1,121 @@
+package treecast_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestStories runs testdata/script/*.txtar. A story has a cluster in $WORK:
+// the source a, the nodes it starts, and these commands besides testscript's:
+//
+//	broker|publisher [flag...]   start it
+//	node NAME [flag...]          start a node that keeps $WORK/NAME
+//	stop|kill|freeze|thaw NAME   SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
+//	exits NAME CODE              wait for a process to end by itself
+//	logged NAME TEXT             wait until its log has TEXT
+//	judge [-- rsync option...]   wait until rsync -anic --delete finds nothing on every node
+//	judgeof NAME [-- option...]  the same for one node
+//	sh SCRIPT                    run a shell script, or the file FILE.sh, in $WORK; must succeed
+//	eventually SCRIPT            retry a shell script until it succeeds
+func TestStories(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			c, err := newCluster(env.WorkDir, func(format string, args ...any) {
+				env.T().Log(fmt.Sprintf(format, args...))
+			})
+			if err != nil {
+				return err
+			}
+			env.Values[clusterKey{}] = c
+			env.Setenv("NATS_URL", c.url)
+			env.Setenv("LC_ALL", "C")
+			env.Setenv("HOME", env.WorkDir)
+			env.Defer(func() {
+				c.stopAll()
+				if f, ok := env.T().(interface{ Failed() bool }); ok && f.Failed() {
+					c.printLogs()
+				}
+			})
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"broker":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).broker(args...)) },
+			"publisher": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).publisher(args...)) },
+			"node": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).node(args[0], args[1:]...))
+			},
+			"stop": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).stop(args[0], syscall.SIGTERM))
+			},
+			"kill": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).stop(args[0], syscall.SIGKILL))
+			},
+			"freeze": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).signal(args[0], syscall.SIGSTOP))
+			},
+			"thaw": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).signal(args[0], syscall.SIGCONT))
+			},
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				code, err := of(ts).awaitExit(args[0])
+				ts.Check(err)
+				if want, err := strconv.Atoi(args[1]); err != nil || code != want {
+					ts.Fatalf("%s: exit code %d, want %s", args[0], code, args[1])
+				}
+			},
+			"logged": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).awaitLog(args[0], strings.Join(args[1:], " ")))
+			},
+			"judge": func(ts *testscript.TestScript, _ bool, args []string) {
+				if len(args) > 0 && args[0] == "--" {
+					args = args[1:]
+				}
+				ts.Check(of(ts).judge(args))
+			},
+			"judgeof": func(ts *testscript.TestScript, _ bool, args []string) {
+				opts := args[1:]
+				if len(opts) > 0 && opts[0] == "--" {
+					opts = opts[1:]
+				}
+				ts.Check(of(ts).judge(opts, args[0]))
+			},
+			"sh": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(shell(ts, args[0])) },
+			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).await(args[0], func() error { return shell(ts, args[0]) }))
+			},
+		},
+	})
+}
+
+type clusterKey struct{}
+
+func of(ts *testscript.TestScript) *cluster {
+	c, ok := ts.Value(clusterKey{}).(*cluster)
+	if !ok {
+		ts.Fatalf("no cluster")
+	}
+	return c
+}
+
+// shell runs a script with the story's environment.
+func shell(ts *testscript.TestScript, script string) error {
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	if strings.HasSuffix(script, ".sh") {
+		cmd = exec.Command("bash", "-euxo", "pipefail", script)
+	}
+	cmd.Dir = ts.Getenv("WORK")
+	cmd.Env = append(os.Environ(), "NATS_URL="+ts.Getenv("NATS_URL"), "LC_ALL=C", "HOME="+cmd.Dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
