@@ -1,15 +1,12 @@
 package treecast_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 )
-
-func isErr(err, target error) bool { return errors.Is(err, target) }
 
 // TestRenamedDirectoryIsWatched: `mv a b`, then a write inside b/sub, 300
 // times; inotify's own races lose about half of them.

@@ -61,6 +61,7 @@ func TestConnectRefused(t *testing.T) {
 	other, _ := nkeys.CreateUser()
 	otherSeed, _ := other.Seed()
 	s := startServer(t, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT // a pipe loses the refusal
 		o.Users = []*server.User{{Username: "b", Password: "right"}}
 		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
 	})
@@ -68,7 +69,7 @@ func TestConnectRefused(t *testing.T) {
 		"right password": {User: "b", PasswordFile: writeFile(t, "right\n")},
 		"right seed":     {NKey: writeFile(t, string(seed))},
 	} {
-		o.InProcess, o.Log = s, quiet()
+		o.URL, o.Log = s.srv.ClientURL(), quiet()
 		c, err := Connect(t.Context(), o)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -88,7 +89,7 @@ func TestConnectRefused(t *testing.T) {
 		"no authority's file": {TLSCA: filepath.Join(t.TempDir(), "none")},
 	} {
 		var log logBuffer
-		o.InProcess, o.Log = s, slog.New(slog.NewTextHandler(&log, nil))
+		o.URL, o.Log = s.srv.ClientURL(), slog.New(slog.NewTextHandler(&log, nil))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		_, err := Connect(ctx, o)
 		cancel()
