@@ -19,7 +19,7 @@ import (
 
 // patience bounds every wait for a condition: it is for a loaded machine with
 // the race detector, no measure of speed.
-const patience = 20 * time.Second
+const patience = 120 * time.Second
 
 // A cluster is a broker, a publisher of <dir>/a and nodes that keep
 // <dir>/<name>, all as processes of the real commands.
@@ -95,10 +95,23 @@ func freePort() (int, error) {
 
 func (c *cluster) broker(args ...string) error {
 	addr := strings.TrimPrefix(c.url, "nats://")
-	err := c.start("broker", "embedded-broker",
-		append([]string{"--store-dir", c.path("store"), "--listen", addr, "--monitor", "127.0.0.1:0"}, args...)...)
+	return c.serves(addr, c.start("broker", "embedded-broker",
+		append([]string{"--store-dir", c.path("store"), "--listen", addr, "--monitor", "127.0.0.1:0"}, args...)...))
+}
+
+// stockServer starts the stock nats-server in the broker's place.
+func (c *cluster) stockServer(conf string) error {
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(c.url, "nats://"))
 	if err != nil {
 		return err
+	}
+	return c.serves(net.JoinHostPort(host, port), c.start("broker", "nats-server", "-c", conf, "--addr", host, "--port", port, "-sd", c.path("store")))
+}
+
+// serves waits until a broker that was started takes connections.
+func (c *cluster) serves(addr string, started error) error {
+	if started != nil {
+		return started
 	}
 	return c.await("the broker", func() error {
 		conn, err := net.Dial("tcp", addr)
@@ -131,7 +144,7 @@ func (c *cluster) start(name, command string, args ...string) error {
 		return err
 	}
 	defer f.Close()
-	cmd := exec.Command(filepath.Join(binDir, command), args...)
+	cmd := exec.Command(command, args...)
 	cmd.Dir = c.dir
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

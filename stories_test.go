@@ -16,6 +16,7 @@ import (
 // the source a, the nodes it starts, and these commands besides testscript's:
 //
 //	broker|publisher [flag...]   start it
+//	server FILE                  start the stock nats-server with a configuration in the broker's place
 //	node NAME [flag...]          start a node that keeps $WORK/NAME
 //	stop|kill|freeze|thaw NAME   SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
 //	exits NAME CODE              wait for a process to end by itself
@@ -39,6 +40,11 @@ func TestStories(t *testing.T) {
 			env.Setenv("NATS_URL", c.url)
 			env.Setenv("LC_ALL", "C")
 			env.Setenv("HOME", env.WorkDir)
+			root, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			env.Setenv("REPO", root)
 			env.Defer(func() {
 				c.stopAll()
 				if f, ok := env.T().(interface{ Failed() bool }); ok && f.Failed() {
@@ -49,6 +55,7 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"broker":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).broker(args...)) },
+			"server":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).stockServer(args[0])) },
 			"publisher": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).publisher(args...)) },
 			"node": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(of(ts).node(args[0], args[1:]...))
@@ -113,7 +120,7 @@ func shell(ts *testscript.TestScript, script string) error {
 		cmd = exec.Command("bash", "-euxo", "pipefail", script)
 	}
 	cmd.Dir = ts.Getenv("WORK")
-	cmd.Env = append(os.Environ(), "NATS_URL="+ts.Getenv("NATS_URL"), "LC_ALL=C", "HOME="+cmd.Dir)
+	cmd.Env = append(os.Environ(), "NATS_URL="+ts.Getenv("NATS_URL"), "LC_ALL=C", "HOME="+cmd.Dir, "REPO="+ts.Getenv("REPO"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	log := c.Logger(stderr)
-	to, site, err := c.Connection.Options("treecast-publisher-"+c.Site, log)
+	to, site, err := c.Connection.Options("publisher", log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@
 //   - The compose file is valid for the docker-compose that is installed, the
 //     units for systemd-analyze, and the configuration files name flags that
 //     the commands have ([TestComposeFile], [TestUnits], [TestConfigFiles]).
+//   - The users and capabilities that the units give are enough
+//     ([TestUnitPrivileges]).
 //   - nginx serves the tree, and neither the staging nor hidden files
 //     ([TestNginxConf]).
 //   - `docker-compose up --build` gives a source and three nodes whose web

@@ -34,60 +34,6 @@ func TestComposeFile(t *testing.T) {
 	}
 }
 
-// TestUnits has systemd read the units, with the commands in a place where they
-// are, and holds them to the exposure that they have.
-func TestUnits(t *testing.T) {
-	analyze := need(t, "systemd-analyze")
-	ctx := testContext(t)
-	for name, exposure := range map[string]int{ // tenths, of systemd 252
-		"treecast-publisher.service":  20,
-		"treecast-subscriber.service": 27,
-		"treecast-broker.service":     16,
-	} {
-		t.Run(name, func(t *testing.T) {
-			unit := read(t, filepath.Join(repository(t), "deploy/systemd", name))
-			bin := t.TempDir()
-			for _, command := range []string{"publisher", "subscriber", "embedded-broker"} {
-				if err := os.WriteFile(filepath.Join(bin, command), []byte("#!/bin/sh\n"), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			path := filepath.Join(t.TempDir(), name)
-			unit = strings.ReplaceAll(unit, "ExecStart=/usr/local/bin", "ExecStart="+bin)
-			if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			// A key that it does not know is a warning, not an error.
-			cmd := exec.CommandContext(ctx, analyze, "verify", path)
-			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
-				t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-			}
-			if _, err := run(ctx, analyze, "security", "--offline=true", "--no-pager",
-				fmt.Sprintf("--threshold=%d", exposure), path); err != nil {
-				t.Errorf("exposed more than %.1f: %v", float64(exposure)/10, err)
-			}
-		})
-	}
-}
-
-// TestSubscriberUnitWritesBesideRoot keeps the unit and the example together: a
-// root that is itself in ReadWritePaths= would be a mount point for the
-// service, and cut off from the staging beside it.
-func TestSubscriberUnitWritesBesideRoot(t *testing.T) {
-	dir := filepath.Join(repository(t), "deploy/systemd")
-	root := regexp.MustCompile(`(?m)^root: (\S+)$`).FindStringSubmatch(read(t, filepath.Join(dir, "subscriber.yaml")))
-	if root == nil {
-		t.Fatal("subscriber.yaml names no root")
-	}
-	unit := read(t, filepath.Join(dir, "treecast-subscriber.service"))
-	if want := "\nReadWritePaths=" + filepath.Dir(root[1]) + "\n"; !strings.Contains(unit, want) {
-		t.Errorf("the unit lacks %q", want)
-	}
-	if want := "\nRequiresMountsFor=" + root[1] + "\n"; !strings.Contains(unit, want) {
-		t.Errorf("the unit lacks %q", want)
-	}
-}
-
 // TestConfigFiles builds the commands and looks up every key of the examples,
 // also those in comments, among their flags.
 func TestConfigFiles(t *testing.T) {
@@ -95,10 +41,7 @@ func TestConfigFiles(t *testing.T) {
 		t.Skip("builds the commands")
 	}
 	ctx := testContext(t)
-	root, bin := repository(t), t.TempDir()
-	if _, err := (command{dir: root}).run(ctx, "go", "build", "-o", bin, "./cmd/..."); err != nil {
-		t.Fatal(err)
-	}
+	bin := buildCommands(ctx, t)
 	yamlKey := regexp.MustCompile(`(?m)^(?:# )?([a-z][a-z-]*):(?: |$)`)
 	envKey := regexp.MustCompile(`(?m)^(?:# )?TREECAST_([A-Z_]+)=`)
 	for _, example := range []struct {
@@ -114,7 +57,7 @@ func TestConfigFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys := example.key.FindAllStringSubmatch(read(t, filepath.Join(root, "deploy/systemd", example.file)), -1)
+			keys := example.key.FindAllStringSubmatch(read(t, filepath.Join(repository(t), "deploy/systemd", example.file)), -1)
 			if len(keys) < 3 {
 				t.Fatalf("only %d keys found", len(keys))
 			}

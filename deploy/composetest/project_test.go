@@ -142,31 +142,34 @@ func (p *project) healthy(services ...string) error {
 	return nil
 }
 
-// tree lists every path in a service's tree with what it is: kind, mode, owner,
-// mtime, size and target. Directories have no size: it is their file system's.
+// tree lists what is in a service's tree, but not what a file holds.
 func (p *project) tree(service string) ([]string, error) {
+	out, err := p.exec(service, append([]string{"find"}, treeArgs(htmlRoot)...)...)
+	return list(out), err
+}
+
+// treeArgs has find print every path below root with what is there: kind,
+// mode, owner, mtime, size and target. Directories have no size: it is their
+// file system's.
+func treeArgs(root string) []string {
 	const what = `%P\t%y\t%m\t%U:%G\t%T@\t`
-	out, err := p.exec(service, "find", htmlRoot, "-path", htmlRoot+"/.treecast", "-prune",
-		"-o", "-type", "d", "-printf", what+`\0`,
-		"-o", "-printf", what+`%s\t%l\0`)
-	if err != nil {
-		return nil, err
-	}
-	paths := strings.Split(out, "\x00")
+	return []string{root, "-path", root + "/.treecast", "-prune",
+		"-o", "-type", "d", "-printf", what + `\0`,
+		"-o", "-printf", what + `%s\t%l\0`}
+}
+
+// list sorts what find ended with NULs.
+func list(found string) []string {
+	paths := strings.Split(found, "\x00")
 	slices.Sort(paths)
-	return paths, nil
+	return paths
 }
 
 // sums lists the digest of every regular file in a service's tree.
 func (p *project) sums(service string) ([]string, error) {
 	out, err := p.exec(service, "find", htmlRoot, "-path", htmlRoot+"/.treecast", "-prune",
 		"-o", "-type", "f", "-exec", "sha256sum", "--zero", "{}", "+")
-	if err != nil {
-		return nil, err
-	}
-	sums := strings.Split(out, "\x00")
-	slices.Sort(sums)
-	return sums, nil
+	return list(out), err
 }
 
 // equal is an error that shows the first difference between the source's tree
@@ -188,6 +191,22 @@ func (p *project) equal(nodes ...string) error {
 		}
 	}
 	return nil
+}
+
+// rsync is an error that shows what rsync would do to make a node's tree equal
+// to html. It looks into the volume, which is on this host, as the engine is.
+func (p *project) rsync(html, node string) error {
+	volume := p.compose[len(p.compose)-1] + "_" + node + "-html"
+	out, err := run(p.ctx, "docker", "volume", "inspect", "--format", "{{.Mountpoint}}", volume)
+	if err != nil {
+		return err
+	}
+	out, err = run(p.ctx, "rsync", "-anic", "--delete", "--numeric-ids", "--exclude=/.treecast/",
+		html+"/", strings.TrimSpace(out)+"/")
+	if err == nil && out != "" {
+		err = fmt.Errorf("node %s:\n%s", node, out)
+	}
+	return err
 }
 
 func firstDifference(got, want []string) error {

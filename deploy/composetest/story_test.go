@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,10 +30,7 @@ func TestComposeStory(t *testing.T) {
 	}
 	needImages(ctx, t)
 
-	html := t.TempDir()
-	if err := os.Chmod(html, 0o755); err != nil { // nginx is another user
-		t.Fatal(err)
-	}
+	html := openTempDir(t) // nginx is another user
 	s := &story{t: t, html: html, project: newProject(ctx, t, html)}
 	s.write("index.html", "<h1>first</h1>\n")
 	s.write("css/site.css", "h1 { color: red }\n")
@@ -125,7 +123,7 @@ func TestComposeStory(t *testing.T) {
 		eventually(t, 60*time.Second, func() error { return s.project.healthy(services...) })
 	})
 
-	t.Run("the commands agree", func(t *testing.T) {
+	t.Run("the commands and rsync agree", func(t *testing.T) {
 		s := s.in(t)
 		eventually(t, converges, func() error {
 			_, err := s.project.exec("a", "publisher", "status")
@@ -134,6 +132,9 @@ func TestComposeStory(t *testing.T) {
 		for _, node := range nodes {
 			if out, err := s.project.exec(node, "subscriber", "verify", "--checksum"); err != nil {
 				t.Errorf("%s: %v\n%s", node, err, out)
+			}
+			if _, err := exec.LookPath("rsync"); err == nil && os.Getuid() == 0 {
+				s.must(s.project.rsync(html, node))
 			}
 		}
 	})

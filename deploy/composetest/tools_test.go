@@ -86,6 +86,16 @@ func repository(t *testing.T) string {
 	return dir
 }
 
+// buildCommands returns a directory with the commands. Everyone may run them.
+func buildCommands(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	bin := openTempDir(t)
+	if _, err := (command{dir: repository(t)}).run(ctx, "go", "build", "-o", bin, "./cmd/..."); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -323,10 +323,10 @@ func TestKinAreHeldBehindAFailure(t *testing.T) {
 	b := newBench(t)
 	b.apply(dir("fixed"), dir("free"))
 	immutable(t, b.path("fixed"))
-	staged := b.stage(reg("fixed/f", "1"), reg("free/f", "2"), dir("fixed").at(1), reg("fixed/f", "3"), reg("fixed/other", "4"), reg("z", "5"))
+	staged := b.stage(reg("fixed/f", "1"), reg("free/f", "2"), dir("fixed").at(1), reg("fixed/f", "3"), reg("fixed/other", "4"), reg("z", "5"), gone("fixed"))
 	results, err := b.tree.Commit(t.Context(), staged)
 	must(t, err)
-	for i, want := range []error{syscall.EPERM, nil, ErrBehind, ErrBehind, ErrBehind, nil} {
+	for i, want := range []error{syscall.EPERM, nil, syscall.EPERM, ErrBehind, syscall.EPERM, nil, ErrBehind} {
 		if got := results[i].Err; !errors.Is(got, want) || (got == nil) != (want == nil) || got != nil && Permanent(got) {
 			t.Errorf("%d: %v, want %v", i, got, want)
 		}

@@ -15,7 +15,7 @@ type group struct {
 	comes   map[events.Path]*events.Entry // the last Dir entry that the group has of a path
 	dirty   map[events.Path]bool          // directories to be made durable
 	syncAll bool                          // more than directories is to be made durable
-	failed  []events.Path
+	failed  []*events.Entry
 }
 
 func (t *Tree) begin() *group {
@@ -33,8 +33,8 @@ func (g *group) end() { g.letGo(events.Path{}) }
 // Commit makes staged entries visible, in their order, and durable, and says
 // of each what became of it. A result without an error is done: it is on
 // stable storage, and an ack may be given. An entry that went wrong does not
-// hurt the others, but for its kin that come after it in the group: those are
-// not applied and have [ErrBehind].
+// hurt the others, but for those that must come after it (see
+// [events.Ordered]): they are not applied and have [ErrBehind].
 //
 // An error of Commit itself, beside nil results, means that nothing of the
 // group may be acked, since nothing of it may be durable. All of it is to be
@@ -141,8 +141,8 @@ func (g *group) plan(staged []*Staged) {
 func (g *group) apply(i int, s *Staged) Result {
 	p := s.e.Path
 	for _, f := range g.failed {
-		if f.Kin(p) {
-			g.failed = append(g.failed, p)
+		if events.Ordered(f, s.e) {
+			g.failed = append(g.failed, s.e)
 			return Result{Err: step("commit", p, ErrBehind)}
 		}
 	}
@@ -159,7 +159,7 @@ func (g *group) apply(i int, s *Staged) Result {
 		outcome, err = g.place(s)
 	}
 	if err != nil {
-		g.failed = append(g.failed, p)
+		g.failed = append(g.failed, s.e)
 		return Result{Err: step("commit", p, err)}
 	}
 	return Result{Outcome: outcome}

@@ -317,6 +317,17 @@ func (st *stand) reboot() *stand {
 	return next
 }
 
+// revive is a kill -9 and a new start, with the power on all the time.
+func (st *stand) revive() (err error) {
+	st.t.Helper()
+	_ = st.tree.Close() // the kernel closes what a killed process had open
+	st.power.mu.Lock()
+	st.power.dead, st.power.at = false, 0
+	st.power.mu.Unlock()
+	st.tree, err = open(st.opts, st.power)
+	return err
+}
+
 func (st *stand) close() {
 	st.t.Helper()
 	st.power.mu.Lock()
@@ -349,7 +360,7 @@ func TestFaultAtEveryCall(t *testing.T) {
 			opts := s.options(t, "")
 			for kind := range fault(len(faultNames)) {
 				fired := true
-				for at := 1; fired; at++ {
+				for at := 1; fired; at += stride() {
 					t.Run(fmt.Sprintf("%s-%d", faultNames[kind], at), func(t *testing.T) {
 						fired = s.broken(t, &opts, kind, at)
 					})
@@ -360,6 +371,14 @@ func TestFaultAtEveryCall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stride is 1, or more where all of it would take too long.
+func stride() int {
+	if testing.Short() {
+		return 7
+	}
+	return 1
 }
 
 // broken runs the story with one fault and reports whether that came.
@@ -374,16 +393,22 @@ func (s story) broken(t *testing.T, opts *Options, kind fault, at int) bool {
 	}
 	// Whatever happened, the power may fail now.
 	st.reboot().recovered("power cut")
-	if !st.power.dead {
-		// The process goes on, and tries again until it works.
-		st.power.arm(failBefore, 0)
-		must(t, st.commit(s.groups))
-		st.checkNew("tried again")
-		after := st.reboot()
-		after.hold()
-		after.checkNew("power cut after all is done")
-		after.close()
+	what := "tried again"
+	if st.power.dead {
+		// Or only the process was killed: what it did is there, durable or
+		// not, and the next one finds it so.
+		what = "killed"
+		must(t, st.revive())
+		st.checkOldOrNew(what + ", reopened")
 	}
+	// The process goes on, and tries again until it works.
+	st.power.arm(crash, 0)
+	must(t, st.commit(s.groups))
+	st.checkNew(what)
+	after := st.reboot()
+	after.hold()
+	after.checkNew(what + ", power cut after all is done")
+	after.close()
 	st.close()
 	if t.Failed() {
 		t.Logf("after %q", slices.Collect(lastOf(st.power.trace, 12)))
@@ -432,5 +457,36 @@ func TestFaultInRecovery(t *testing.T) {
 				st.close()
 			}
 		})
+	}
+}
+
+// TestOtherWorkAfterAFault has a group fail, and then, for its entries were
+// superseded, not the same but other work done.
+func TestOtherWorkAfterAFault(t *testing.T) {
+	s := story{before: []item{reg("d/f", "old"), reg("e/f", "old"), dir("d").at(2), dir("e").at(3), dir(".").at(1)}}
+	opts := s.options(t, "")
+	first := [][]item{{reg("d/f", "one"), reg("e/f", "one")}}
+	s.groups = [][]item{{reg("d/f", "two"), gone("e/f"), gone("e"), dir("d").at(5), dir(".").at(6)}, {dir("e").at(7).with(0o711)}}
+	for _, kind := range []fault{failBefore, failAfter} {
+		for at := 1; ; at++ {
+			st := s.set(t, &opts)
+			st.hold()
+			st.power.arm(kind, at)
+			_ = st.commit(first)
+			fired := st.power.fired
+			clear(st.acked)
+			st.power.arm(crash, 0)
+			must(t, st.commit(s.groups))
+			what := fmt.Sprintf("%s at %d", faultNames[kind], at)
+			st.checkNew(what)
+			after := st.reboot()
+			after.hold()
+			after.checkNew(what + ", power cut")
+			after.close()
+			st.close()
+			if !fired || t.Failed() {
+				break
+			}
+		}
 	}
 }

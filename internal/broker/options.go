@@ -36,7 +36,7 @@ func (o *Options) serverOptions() (*server.Options, error) {
 	if o.ConfigFile != "" {
 		var err error
 		if opts, err = server.ProcessConfigFile(o.ConfigFile); err != nil {
-			return nil, fmt.Errorf("configuration: %w", err)
+			return nil, fmt.Errorf("configuration %q: %w", o.ConfigFile, err)
 		}
 	} else if listen == "" {
 		listen = defaultListen

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,9 +40,12 @@ type Connection struct {
 	TLSKey       string `name:"tls-key" help:"Our certificate's key." placeholder:"FILE"`
 }
 
-// Options checks the flags and returns them for [stream.Connect]. as is the
-// connection's name in the broker's reports.
+// Options checks the flags and returns them for [stream.Connect]. The
+// connection is named after its user, or as, if there is none: the name is in
+// the broker's reports, and in the subject of replies, on which a user's
+// rights can be narrow.
 func (c *Connection) Options(as string, log *slog.Logger) (stream.ConnectOptions, events.Site, error) {
+	as = cmp.Or(c.User, as)
 	o := stream.ConnectOptions{
 		URL: c.NATS, Name: as, Creds: c.Creds, NKey: c.NKey, User: c.User, PasswordFile: c.PasswordFile,
 		TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log,

@@ -20,11 +20,43 @@ import (
 type Filter struct{ rules []rule }
 
 type rule struct {
-	segments []string // patterns of path.Match, or "**"
-	again    bool     // "!": takes back in
+	segments []name
+	again    bool // "!": takes back in
 	dirOnly  bool
 	anywhere bool // no "/" in it: matched against the last segment alone
-	literal  bool // of an anywhere rule: no wildcards
+}
+
+// A name is a pattern of one segment; most are one of the simple forms.
+type name struct {
+	many           bool   // "**": any number of segments
+	pattern        string // of path.Match; "" if it is simple
+	text           string
+	prefix, suffix bool // "text*", "*text"; else all of it
+}
+
+func newName(pattern string) name {
+	if pattern == "**" {
+		return name{many: true}
+	}
+	text, prefix := strings.CutSuffix(pattern, "*")
+	text, suffix := strings.CutPrefix(text, "*")
+	if prefix && suffix || strings.ContainsAny(text, `*?[\`) {
+		return name{pattern: pattern}
+	}
+	return name{text: text, prefix: prefix, suffix: suffix}
+}
+
+func (n *name) matches(s string) bool {
+	switch {
+	case n.pattern != "":
+		ok, err := path.Match(n.pattern, s)
+		return ok && err == nil // the pattern was checked when it was compiled
+	case n.prefix:
+		return strings.HasPrefix(s, n.text)
+	case n.suffix:
+		return strings.HasSuffix(s, n.text)
+	}
+	return s == n.text
 }
 
 // DefaultRules are the rules to put before the operator's own: what no web
@@ -69,15 +101,15 @@ func parseRule(text string) (rule, error) {
 		if err != nil {
 			return rule{}, fmt.Errorf("%w %q: %w", ErrRule, text, err)
 		}
-		if n := len(r.segments); pattern == "**" && n > 0 && r.segments[n-1] == "**" {
+		if n := len(r.segments); pattern == "**" && n > 0 && r.segments[n-1].many {
 			continue
 		}
-		r.segments = append(r.segments, pattern)
+		r.segments = append(r.segments, newName(pattern))
 	}
-	if r.anywhere && r.segments[0] == "**" {
-		r.segments[0] = "*"
+	// At the end it is all that is in a directory, not that itself.
+	if n := len(r.segments) - 1; r.segments[n].many {
+		r.segments = append(r.segments[:n], newName("*"), newName("**"))
 	}
-	r.literal = r.anywhere && !strings.ContainsAny(r.segments[0], `*?[\`)
 	return r, nil
 }
 
@@ -121,13 +153,12 @@ func parseClass(b *strings.Builder, rest string) (int, error) {
 		b.WriteByte('^')
 		n = 1
 	}
-	if strings.HasPrefix(rest[n:], "]") { // the first one stands for itself
-		b.WriteString(`\]`)
-		n++
-	}
-	for ; n < len(rest) && rest[n] != ']'; n++ {
-		if strings.HasPrefix(rest[n:], "[:") {
+	for first := n; n < len(rest) && (rest[n] != ']' || n == first); n++ {
+		switch {
+		case strings.HasPrefix(rest[n:], "[:"):
 			return 0, fmt.Errorf("classes like [:alpha:] are not supported")
+		case rest[n] == ']', rest[n] == '-' && (n == first || strings.HasPrefix(rest[n:], "-]")):
+			b.WriteByte('\\') // stands for itself there, for git
 		}
 		b.WriteByte(rest[n])
 		if rest[n] == '\\' && n+1 < len(rest) {
@@ -167,10 +198,8 @@ func (f *Filter) out(p string, dir bool) bool {
 		var match bool
 		switch {
 		case r.dirOnly && !dir:
-		case r.literal:
-			match = r.segments[0] == base
 		case r.anywhere:
-			match = matchSegment(r.segments[0], base)
+			match = r.segments[0].matches(base)
 		default:
 			if segments == nil {
 				segments = strings.Split(p, "/")
@@ -184,30 +213,25 @@ func (f *Filter) out(p string, dir bool) bool {
 	return false
 }
 
-// matchPath matches segment by segment. "**" stands for any number of them,
-// but for at least one at the end: "a/**" is all that is in a, not a itself.
-func matchPath(patterns, segments []string) bool {
-	for len(patterns) > 0 {
-		if patterns[0] == "**" {
-			if len(patterns) == 1 {
-				return len(segments) > 0
-			}
-			for n := range segments {
-				if matchPath(patterns[1:], segments[n:]) {
-					return true
-				}
-			}
+// matchPath matches segment by segment; "**" stands for any number of them. It
+// is enough to go back to the last one: any match of what is before it serves.
+func matchPath(patterns []name, segments []string) bool {
+	p, s := 0, 0
+	star, from := -1, 0
+	for s < len(segments) {
+		switch {
+		case p < len(patterns) && patterns[p].many:
+			star, from = p, s
+			p++
+		case p < len(patterns) && patterns[p].matches(segments[s]):
+			p++
+			s++
+		case star >= 0:
+			from++
+			p, s = star+1, from
+		default:
 			return false
 		}
-		if len(segments) == 0 || !matchSegment(patterns[0], segments[0]) {
-			return false
-		}
-		patterns, segments = patterns[1:], segments[1:]
 	}
-	return len(segments) == 0
-}
-
-func matchSegment(pattern, segment string) bool {
-	ok, err := path.Match(pattern, segment)
-	return ok && err == nil // the pattern was checked when it was compiled
+	return p == len(patterns) || p == len(patterns)-1 && patterns[p].many
 }

@@ -14,7 +14,7 @@ import (
 //
 // It is the read protocol: lstat (so that opening disturbs no FIFO or device),
 // open, fstat, ask whether a writer has the file, read exactly its size and
-// then its end, fstat, lstat. Only if (device, inode, size, mtime, ctime) are
+// then its end, lstat. Only if (device, inode, size, mtime, ctime) are
 // the same each time did the bytes stand in the file together. A writer that
 // came after it was asked about is found by that, too, but for what
 // [Tree.Racy] tells.
@@ -52,22 +52,20 @@ func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
 	if err != nil {
 		return Meta{}, nil, err
 	}
-	after, err := t.fstat(p, fd)
+	// This is the last fstat, too: while fd is open no other inode can have
+	// its number.
+	after, err := t.Lstat(p)
 	if err != nil {
 		return Meta{}, nil, err
 	}
-	named, err := t.Lstat(p)
-	if err != nil {
-		return Meta{}, nil, err
-	}
-	if !same(opened, after) || !same(opened, named) {
+	if !same(opened, after) {
 		return Meta{}, nil, ErrUnstable
 	}
-	named.Entry.Digest = events.Sum(body)
+	after.Entry.Digest = events.Sum(body)
 	if len(body) > 0 {
-		named.Entry.Body = events.InlineBody
+		after.Entry.Body = events.InlineBody
 	}
-	return named, body, nil
+	return after, body, nil
 }
 
 // openFile opens the regular file at p that lstat saw there.

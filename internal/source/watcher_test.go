@@ -420,3 +420,26 @@ func TestDeepTree(t *testing.T) {
 	v.settle()
 	v.equal()
 }
+
+// fsnotify 1.10.1 reports an error, under its lock, for a directory that is
+// renamed and removed before it comes to the first: an owner that reads its own
+// errors ends in a deadlock, and the error is none.
+func TestDirectoryRenamedThenRemoved(t *testing.T) {
+	tree, root := open(t, Options{})
+	v := watch(t, tree)
+	for i := range 300 {
+		mkdir(t, root+"/a/sub")
+		if i%2 == 0 {
+			v.settle() // with watches on both
+		}
+		must(t, os.Rename(root+"/a", root+"/b"))
+		must(t, os.RemoveAll(root+"/b"))
+		mkdir(t, root+"/b")
+		must(t, os.Remove(root+"/b"))
+	}
+	v.settle()
+	v.equal()
+	if s := v.w.State(); s.Watches != 1 || s.Rescans != 0 {
+		t.Errorf("state %+v, want one watch and no rescan", s)
+	}
+}

@@ -17,8 +17,12 @@ import (
 	"treecast/internal/events"
 )
 
-// holderPatience is how long a holder may take to answer.
-const holderPatience = 2 * time.Second
+const (
+	holderPatience = 2 * time.Second // how long a holder may take to answer
+	// How long one may be away: it may be about to reconnect, or be new and
+	// not known to all servers of a cluster.
+	absentPatience = 500 * time.Millisecond
+)
 
 // A Holder says who holds a lease. Instance tells one run of a program from
 // the next.
@@ -59,8 +63,8 @@ type Lease struct {
 
 // Acquire takes the lease of site. While another publisher holds it and
 // answers, that is refused with a *[HeldError], unless takeover is true; one
-// that does not answer in two seconds, or is not there, is taken over: from
-// then on the server refuses what it publishes.
+// that does not answer in two seconds, or is not there for half a second, is
+// taken over: from then on the server refuses what it publishes.
 //
 // An empty me.Instance is filled in, and a zero me.Since. The stream must
 // exist. Errors are *[OpError] with [ErrHeld], [ErrNoStream], [ErrDenied],
@@ -115,7 +119,7 @@ func (c *Conn) flush(ctx context.Context, concern func(string) bool) error {
 }
 
 func (l *Lease) acquire(ctx context.Context, takeover bool) error {
-	patience := time.Duration(0) // for a holder that is not there
+	patience := absentPatience
 	for {
 		last, seq, err := l.c.lastLease(ctx, l.site)
 		if err != nil {

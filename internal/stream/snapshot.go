@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"treecast/internal/events"
@@ -13,7 +14,9 @@ import (
 
 const (
 	snapshotBatch = 8192
-	snapshotIdle  = time.Minute // after which the server forgets a snapshot's consumer
+	// How long a new subject may be unknown to other servers of a cluster.
+	interestPatience = 2 * time.Second
+	snapshotIdle     = time.Minute // after which the server forgets a snapshot's consumer
 )
 
 // Snapshot calls fn with the header of every entry that lives in site's
@@ -119,41 +122,53 @@ func (s *snapshot) byConsumer(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
+	// In a cluster it takes a moment until every server knows the consumer.
+	known := time.Now().Add(interestPatience)
 	for delivered := uint64(0); ; {
 		err := in.request(s.c, subject, pullRequest{Batch: snapshotBatch, NoWait: true})
 		for n := 0; err == nil && n < snapshotBatch; n++ {
 			msg, err := in.next()
+			if errors.Is(err, nats.ErrNoResponders) && delivered == 0 && time.Now().Before(known) {
+				if err := sleep(ctx, firstBackoff/2); err != nil {
+					return err
+				}
+				break
+			}
 			if err != nil {
 				return err
 			}
-			switch code, text := status(msg); code {
-			case "":
-			case "404":
-				return nil
-			default:
-				return fmt.Errorf("%w: snapshot's consumer: %s %s", ErrUnavailable, code, text)
-			}
-			meta, err := msg.Metadata()
-			if err != nil {
-				return fmt.Errorf("%w: %w: %w", ErrServer, errNotStored, err)
-			}
-			if delivered++; meta.Sequence.Consumer != delivered {
-				return fmt.Errorf("%w: a gap in a snapshot: message %d of the consumer after %d",
-					ErrUnavailable, meta.Sequence.Consumer, delivered-1)
-			}
-			d := newDelivery(msg)
-			d.Seq = meta.Sequence.Stream
-			if err := s.take(d); err != nil {
+			done, err := s.consumed(msg, &delivered)
+			if done || err != nil {
 				return err
-			}
-			if meta.NumPending == 0 {
-				return nil
 			}
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// consumed takes one message of the consumer, and reports whether it was the
+// last one there is.
+func (s *snapshot) consumed(msg *nats.Msg, delivered *uint64) (done bool, err error) {
+	switch code, text := status(msg); code {
+	case "":
+	case "404":
+		return true, nil
+	default:
+		return false, fmt.Errorf("%w: snapshot's consumer: %s %s", ErrUnavailable, code, text)
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return false, fmt.Errorf("%w: %w: %w", ErrServer, errNotStored, err)
+	}
+	if *delivered++; meta.Sequence.Consumer != *delivered {
+		return false, fmt.Errorf("%w: a gap in a snapshot: message %d of the consumer after %d",
+			ErrUnavailable, meta.Sequence.Consumer, *delivered-1)
+	}
+	d := newDelivery(msg)
+	d.Seq = meta.Sequence.Stream
+	return meta.NumPending == 0, s.take(d)
 }
 
 func (s *snapshot) createConsumer(ctx context.Context) (string, error) {

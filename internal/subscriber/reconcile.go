@@ -79,10 +79,11 @@ func (s *subscriber) protected(p events.Path) bool {
 // reconcile makes the tree equal to the stream's present snapshot and returns
 // the watermark from which to follow. It is durable if the stream is sealed;
 // else foreign paths are not known yet, and the next start reconciles again.
-func (s *subscriber) reconcile(ctx context.Context, why string) (mark apply.Watermark, sealed bool, err error) {
+// checksum reads every byte of what seems equal.
+func (s *subscriber) reconcile(ctx context.Context, why string, checksum bool) (mark apply.Watermark, sealed bool, err error) {
 	start := time.Now()
 	s.Log.Info("reconciling", "site", s.Site, "path", strconv.Quote(s.Root), "cause", why)
-	v, err := s.look(ctx, true, nil)
+	v, err := s.look(ctx, checksum, nil)
 	if err != nil {
 		return mark, false, err
 	}

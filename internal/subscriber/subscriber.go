@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,8 @@ type subscriber struct {
 
 // Run keeps the tree until ctx ends, and returns nil then. It returns an error
 // that no retry can mend: the root cannot be used, another subscriber has it,
-// the rights do not suffice. Everything else is waited out.
+// the broker does not accept us. Everything else is waited out: a consumer
+// that we may not create, too, since the publisher may make it yet.
 func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
 	s, err := open(conn, o, apply.Open)
 	if err != nil {
@@ -110,20 +112,22 @@ func (s *subscriber) close() error {
 
 // run is one session after the other: each finds out where the node stands.
 func (s *subscriber) run(ctx context.Context) error {
-	due := time.Now() // of the next reconcile, if a session does not find it sooner
-	for first := true; ; first = false {
-		err := s.session(ctx, !first && !time.Now().Before(due))
+	again := notNeeded
+	for {
+		err := s.session(ctx, again)
+		again = notNeeded
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err == nil: // a reconcile is due
-			s.wait("")
-			due = time.Now()
+		case errors.Is(err, errSealed):
+			again = foreignOnly
 			continue
-		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer), errors.Is(err, stream.ErrDenied):
+		case errors.Is(err, errDue):
+			again = whole
+			continue
+		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
 		}
-		due = time.Now().Add(s.Reconcile)
 		s.wait(err.Error())
 		if err := pause(ctx, 2*time.Second); err != nil {
 			return err
@@ -151,12 +155,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// A need says why a session begins with a reconcile though the watermark fits.
+type need string
+
+const (
+	notNeeded   need = ""
+	foreignOnly need = "the stream was sealed: what is foreign can be told now"
+	whole       need = "it is time to"
+)
+
+// errDue ends a session whose tree is to be compared again.
+var errDue = errors.New("a reconcile is due")
+
 // errStreamChanged ends a session whose stream is not the one it began with.
 var errStreamChanged = errors.New("the stream is another one or went back")
 
-// session follows the stream until ctx ends, a reconcile is due (nil), or
-// something breaks that a new session may mend.
-func (s *subscriber) session(ctx context.Context, reconcile bool) error {
+// session follows the stream until ctx ends, a reconcile is due, or something
+// breaks that a new session may mend.
+func (s *subscriber) session(ctx context.Context, again need) error {
 	reconnects := s.conn.Reconnects()
 	info, err := s.conn.StreamInfo(ctx, s.Site)
 	if err != nil {
@@ -167,12 +183,10 @@ func (s *subscriber) session(ctx context.Context, reconcile bool) error {
 		return err
 	}
 	mark, ok := s.tree.Watermark()
-	sealed := true
-	if why := unfit(mark, ok, s.Site, info); why != "" || reconcile {
-		if why == "" {
-			why = "it is time to"
-		}
-		if mark, sealed, err = s.reconcile(ctx, why); err != nil {
+	sealed, why := true, unfit(mark, ok, s.Site, info)
+	if again != notNeeded || why != "" {
+		// What was applied a moment ago need not be read again.
+		if mark, sealed, err = s.reconcile(ctx, cmp.Or(string(again), why), again != foreignOnly); err != nil {
 			return err
 		}
 	}
@@ -192,8 +206,8 @@ func (s *subscriber) session(ctx context.Context, reconcile bool) error {
 	})
 	g.Go(func() error { return s.watchStream(gctx, info, reconnects) })
 	err = g.Wait()
-	if errors.Is(err, errSealed) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return nil
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return errDue
 	}
 	return err
 }

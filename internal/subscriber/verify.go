@@ -46,7 +46,7 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 		LastSeq: found.info.LastSeq, Seq: mark.Seq, Unsealed: !found.sealed,
 	}
 	if repair {
-		_, _, err = s.reconcile(ctx, "an operator asked for it")
+		_, _, err = s.reconcile(ctx, "an operator asked for it", checksum)
 	}
 	return v, err
 }

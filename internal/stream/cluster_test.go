@@ -1,0 +1,128 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// startCluster starts three servers, and returns one of them.
+func startCluster(t *testing.T) []*testServer {
+	t.Helper()
+	var routes []*url.URL // of all: a server without one starts no cluster
+	for range 3 {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		_ = l.Close()
+	}
+	servers := make([]*testServer, 3)
+	for i := range servers {
+		port, err := strconv.Atoi(routes[i].Port())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &testServer{t: t, dir: t.TempDir(), adjust: func(o *server.Options) {
+			o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+			o.ServerName = fmt.Sprintf("s%d", i)
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
+			o.Routes = routes
+		}}
+		s.start()
+		t.Cleanup(s.stop)
+		servers[i] = s
+	}
+	eventually(t, "a leader", func() bool {
+		for _, s := range servers {
+			if s.srv.JetStreamIsLeader() && len(s.srv.JetStreamClusterPeers()) == 3 {
+				return true
+			}
+		}
+		return false
+	})
+	return servers
+}
+
+// With three replicas the server refuses a second conditional publish while
+// one is compared, answers Direct Get from replicas that may lag, and changes
+// leaders.
+func TestReplicatedStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a cluster takes some seconds")
+	}
+	servers := startCluster(t)
+	c := servers[0].connect("p")
+	eventually(t, "a stream with three replicas", func() bool {
+		_, err := c.EnsureStream(t.Context(), site, Config{Replicas: 3})
+		return err == nil
+	})
+	var l *Lease
+	eventually(t, "the lease", func() bool {
+		var err error
+		l, err = c.Acquire(t.Context(), site, Holder{Host: "a"}, false)
+		return err == nil
+	})
+	for _, n := range []int{1, 5, 40, 1500} {
+		publish(t, l, messages(t, n, "x")...)
+	}
+	want(t, func() error {
+		_, err := servers[1].connect("q").Acquire(t.Context(), site, Holder{Host: "b"}, false)
+		return err
+	}(), ErrHeld)
+	for i, s := range servers {
+		reader := s.connect("b")
+		publish(t, l, messages(t, 40, fmt.Sprint(i))...)
+		if seen := snapshotOf(t, reader); len(seen) != 1500 {
+			t.Errorf("snapshot has %d", len(seen))
+		}
+		reader.noSnapshot.Store(true)
+		if seen := snapshotOf(t, reader); len(seen) != 1500 {
+			t.Errorf("snapshot by direct get has %d", len(seen))
+		}
+		publish(t, l, messages(t, 30, "y")...)
+		seqs := make([]uint64, 30)
+		for n := range seqs {
+			seqs[n] = l.LastSeq() - uint64(n)
+		}
+		fetched := 0
+		if err := reader.Fetch(t.Context(), site, seqs, func(Delivery) error { fetched++; return nil }); err != nil || fetched != 30 {
+			t.Errorf("fetched %d, %v", fetched, err)
+		}
+	}
+	k := openConsumer(t, servers[2].connect("b"), "b", NodeConfig{})
+	if err := k.Reset(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, k, ack(t))
+	eventually(t, "everything", func() bool { return len(r.deliveries()) >= 1501 })
+	// The stream's leader goes away.
+	leader := ""
+	if si, err := c.lookUpStream(t.Context(), "web"); err == nil && si.Cluster != nil {
+		leader = si.Cluster.Leader
+	}
+	for i, s := range servers[1:] {
+		if leader == fmt.Sprintf("s%d", i+1) {
+			s.stop()
+		}
+	}
+	stored := false
+	for end := time.Now().Add(40 * time.Second); !stored && time.Now().Before(end); {
+		err := l.Publish(t.Context(), []Message{message(t, "after", strings.Repeat("z", 10))})[0]
+		stored = err == nil
+		if err != nil && (errors.Is(err, ErrFenced) || errors.Is(err, ErrWentBack)) {
+			t.Fatal(err)
+		}
+	}
+	if !stored {
+		t.Error("no publishing after a leader is gone")
+	}
+}
