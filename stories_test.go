@@ -1,6 +1,7 @@
 package treecast_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,8 @@ import (
 //	judgeof NAME [-- option...]  the same for one node
 //	sh SCRIPT                    run a shell script, or the file FILE.sh, in $WORK; must succeed
 //	eventually SCRIPT            retry a shell script until it succeeds
+//
+// The condition [root] holds for root; on CI it must.
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -52,6 +55,16 @@ func TestStories(t *testing.T) {
 				}
 			})
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("no such condition: %s", cond)
+			}
+			root := os.Geteuid() == 0
+			if !root && os.Getenv("CI") == "true" {
+				return false, errors.New("CI must be root: a skipped story proves nothing")
+			}
+			return root, nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"broker":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).broker(args...)) },

@@ -32,6 +32,13 @@ func TestComposeFile(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("services: got %q, want %q", got, want)
 	}
+	if out, err = c.run(ctx, compose[0], append(compose[1:], "config")...); err != nil {
+		t.Fatal(err)
+	}
+	// Two that build one name at the same time fail with Compose v2.
+	if n := strings.Count(out, "\n    build:\n"); n != 1 {
+		t.Errorf("%d services build the image, want 1", n)
+	}
 }
 
 // TestConfigFiles builds the commands and looks up every key of the examples,

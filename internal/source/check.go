@@ -24,7 +24,9 @@ func (w *Watcher) check() {
 		w.unwatchName(name)
 	}
 	w.checkSeen(w.root, events.Path{})
-	w.push(w.root, &job{checks: true, silent: true})
+	if w.root.state == watched {
+		w.push(w.root, &job{checks: true, silent: true})
+	}
 }
 
 // checkSeen makes the watches anew that fsnotify's list has not.

@@ -59,6 +59,9 @@ func (n *node) add(name string) *node {
 	return c
 }
 
+// attached reports whether the node is in the tree still.
+func (n *node) attached(root *node) bool { return n == root || n.parent != nil }
+
 // path returns the node's path, false if it was dropped. root is the tree's.
 func (n *node) path(root *node) (events.Path, bool) {
 	if n == root {

@@ -71,6 +71,28 @@ func TestWatchLimitMetByNewDirectories(t *testing.T) {
 	v.equal()
 }
 
+func TestNoWatchAtAllIsPolled(t *testing.T) {
+	if !again(t, userNamespace()) {
+		return
+	}
+	limit(t, "max_inotify_watches", "0")
+	tree, root := open(t, Options{PollInterval: 10 * time.Millisecond})
+	mkdir(t, root+"/d")
+	v := watch(t, tree)
+	if s := v.w.State(); !s.Degraded || s.Watches != 0 || len(s.Polled) != 1 || s.Polled[0] != "." {
+		t.Errorf("state %+v, want the root polled", s)
+	}
+	for range 3 {
+		v.until("deep hint of the root", func(h []Hint) bool { return covered(h, pathOf(t, "d/x")) })
+	}
+	limit(t, "max_inotify_watches", "1000")
+	wait(t, "recovery", func() bool { s := v.w.State(); return !s.Degraded && s.Watches == 2 })
+	write(t, root+"/d/f", "")
+	v.settle()
+	v.look(Hint{Deep: true})
+	v.equal()
+}
+
 func TestInstanceLimitIsAClearError(t *testing.T) {
 	if !again(t, userNamespace()) {
 		return

@@ -9,7 +9,7 @@ import (
 	"treecast/internal/events"
 )
 
-// visit watches the directory at p, unless it is, and then looks for
+// visit watches the directory at p, unless it is watched, and then looks for
 // directories in it.
 func (w *Watcher) visit(v visit, p events.Path) {
 	fd, err := w.tree.openat2(p, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -56,6 +56,9 @@ func (w *Watcher) watch(v visit, p events.Path, ino uint64) error {
 	}
 	if other := w.inodes[ino]; other != nil && other != v.node {
 		w.yield(other, ino)
+		if !v.node.attached(w.root) {
+			return errMoved // it was under the other's old name
+		}
 	}
 	if err := w.fsn.Add(w.name(p)); err != nil {
 		return watchError(err)
@@ -133,8 +136,10 @@ func (w *Watcher) subdirectories(v visit, p events.Path, fd int) error {
 		case child == nil:
 			w.log.Warn("directory was not watched", "path", strconv.Quote(q.String()))
 			w.push(v.node.add(name), &job{top: q})
-		case v.job.checks:
+		case v.job.checks && child.state == watched:
 			w.push(child, v.job)
+		case v.job.checks && child.state != queued:
+			w.push(child, &job{top: q})
 		}
 	}
 	if v.job.checks {
@@ -165,6 +170,9 @@ func (w *Watcher) forget(n *node, p events.Path, dirs []string) {
 
 // unvisited answers that the directory at p could not be watched or listed.
 func (w *Watcher) unvisited(n *node, p events.Path, err error) {
+	if !n.attached(w.root) {
+		return
+	}
 	if errors.Is(err, errMoved) {
 		w.replace(visit{node: n}, p)
 		return

@@ -99,7 +99,7 @@ func (w *Watcher) Run(ctx context.Context, ready chan<- struct{}) error {
 		return err
 	}
 	if !w.tree.opts.KeepLimits {
-		raiseQueueLimit(w.log)
+		raiseQueueLimit("/proc/sys/fs/inotify/max_queued_events", w.log)
 	}
 	fence, err := newFence()
 	if err != nil {
@@ -108,7 +108,13 @@ func (w *Watcher) Run(ctx context.Context, ready chan<- struct{}) error {
 	w.fence = fence
 	defer w.fence.close()
 	defer w.closeFSN()
-	if err := w.renew(&job{silent: true, ended: []chan<- struct{}{ready}}); err != nil {
+	first := &job{silent: true, ended: []chan<- struct{}{ready}}
+	switch err := w.renew(first); {
+	case errors.Is(err, ErrWatchLimit):
+		w.poll(err)
+		w.ended, first.ended = first.ended, nil
+		w.flush()
+	case err != nil:
 		return err
 	}
 	w.loop(ctx)
@@ -124,8 +130,9 @@ func (w *Watcher) Rewatch() {
 	}
 }
 
-// Sync returns nil when all changes that were made before the call have been
-// handed on as hints. The error is the context's, or [ErrStopped].
+// Sync returns nil when all changes that were made before the call, in
+// directories that are watched, have been handed on as hints. While everything
+// is being watched anew it waits for the end of that. The error is the context's, or [ErrStopped].
 func (w *Watcher) Sync(ctx context.Context) error {
 	passed := make(chan struct{})
 	for request := w.syncs; ; {
@@ -247,8 +254,11 @@ func (w *Watcher) publishState() {
 			s.Polled = append(s.Polled, p.String())
 		}
 	}
+	if w.fsn == nil {
+		s.Polled = []string{"."}
+	}
 	slices.Sort(s.Polled)
-	s.Degraded = len(s.Polled) > 0 || w.lost || w.fsn == nil
+	s.Degraded = len(s.Polled) > 0 || w.lost
 	w.state.Store(s)
 }
 
@@ -269,12 +279,17 @@ func (w *Watcher) trouble(err error) {
 func (w *Watcher) rescan() {
 	w.rescans++
 	if err := w.renew(&job{}); err != nil {
-		if !w.warned {
-			w.warned = true
-			w.log.Warn("watch failed, polling", "err", err)
-		}
-		w.burst.add(events.Path{}, true)
+		w.poll(err)
 	}
+}
+
+// poll hints the root where nothing can be watched; tick tries again.
+func (w *Watcher) poll(err error) {
+	if !w.warned {
+		w.warned = true
+		w.log.Warn("nothing can be watched, polling", "err", err)
+	}
+	w.burst.add(events.Path{}, true)
 }
 
 // renew replaces fsnotify's watcher and starts to watch everything; j ends

@@ -149,7 +149,7 @@ func TestOverflowWatchesAnewAndHintsTheRoot(t *testing.T) {
 	wait(t, "the callback", blocked.Load)
 	// More than the kernel's queue and the buffer hold, whatever its limit is.
 	limit := 16384
-	if text, err := os.ReadFile(queueLimitFile); err == nil {
+	if text, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events"); err == nil {
 		_, _ = fmt.Sscan(string(text), &limit)
 	}
 	name := [2]string{root + "/d/1", root + "/d/2"}
@@ -442,4 +442,17 @@ func TestDirectoryRenamedThenRemoved(t *testing.T) {
 	if s := v.w.State(); s.Watches != 1 || s.Rescans != 0 {
 		t.Errorf("state %+v, want one watch and no rescan", s)
 	}
+}
+
+func TestQueueLimitIsOnlyRaised(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	file := filepath.Join(t.TempDir(), "max_queued_events")
+	for before, after := range map[string]string{"16384\n": "262144", "500000\n": "500000\n", "?": "?"} {
+		write(t, file, before)
+		raiseQueueLimit(file, log)
+		if got, err := os.ReadFile(file); err != nil || string(got) != after {
+			t.Errorf("%q became %q (%v)", before, got, err)
+		}
+	}
+	raiseQueueLimit(file+"/none", log) // harmless
 }

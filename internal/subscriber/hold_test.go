@@ -1,0 +1,67 @@
+package subscriber
+
+import (
+	"errors"
+	"testing"
+
+	"treecast/internal/events"
+	"treecast/internal/stream"
+)
+
+func entry(t *testing.T, path string, kind events.Kind) events.Entry {
+	t.Helper()
+	p, err := events.ParsePath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events.Entry{Path: p, Kind: kind}
+}
+
+// TestHoldingsKeepTheWatermarkBelow: what is held comes again after a crash.
+func TestHoldingsKeepTheWatermarkBelow(t *testing.T) {
+	var h holdings
+	if got := h.Before(7); got != 7 {
+		t.Errorf("nothing held: %d", got)
+	}
+	cause := errors.New("no space")
+	h.Add(stream.Delivery{Seq: 9, Payload: []byte("x")}, entry(t, "b", events.File), cause)
+	h.Add(stream.Delivery{Seq: 5}, entry(t, "a", events.File), cause)
+	h.Add(stream.Delivery{Seq: 9}, entry(t, "b", events.File), cause)
+	if len(h.list) != 2 || h.list[0].delivery.Seq != 5 || h.list[1].delivery.Payload != nil {
+		t.Fatalf("not in stream order, once each, without payload: %+v", h.list)
+	}
+	if got := h.Before(20); got != 4 {
+		t.Errorf("5 is held: %d", got)
+	}
+	if old := h.Supersede(entry(t, "a", events.File).Path); len(old) != 1 || old[0].Seq != 5 {
+		t.Errorf("superseded: %+v", old)
+	}
+	if got := h.Before(20); got != 8 || h.Holds(5) || !h.Holds(9) {
+		t.Errorf("9 is held: %d", got)
+	}
+}
+
+// TestHoldingsBlockWhatOrderMatters: kin waits, unless the upper one is wanted
+// as a directory.
+func TestHoldingsBlockWhatOrderMatters(t *testing.T) {
+	for _, c := range []struct {
+		held, comes events.Entry
+		blocks      bool
+	}{
+		{entry(t, "a/b", events.File), entry(t, "a/b", events.File), true},
+		{entry(t, "a/b", events.File), entry(t, "a", events.File), true},
+		{entry(t, "a/b", events.File), entry(t, "a", events.Tombstone), true},
+		{entry(t, "a/b", events.File), entry(t, "a", events.Dir), false},
+		{entry(t, "a/b", events.File), entry(t, ".", events.Dir), false},
+		{entry(t, "a", events.Tombstone), entry(t, "a/b", events.File), true},
+		{entry(t, "a", events.Dir), entry(t, "a/b", events.File), false},
+		{entry(t, "a/b", events.File), entry(t, "a/c", events.File), false},
+		{entry(t, "a/b", events.File), entry(t, "a/bc", events.File), false},
+	} {
+		var h holdings
+		h.Add(stream.Delivery{Seq: 1}, c.held, errBehind)
+		if got := h.Blocks(&c.comes); got != c.blocks {
+			t.Errorf("%v %v held, %v %v comes: blocks %v", c.held.Kind, c.held.Path, c.comes.Kind, c.comes.Path, got)
+		}
+	}
+}
