@@ -64,7 +64,7 @@ func (t *Tree) Commit(ctx context.Context, staged []*Staged) ([]Result, error) {
 	g := t.begin()
 	defer g.end()
 	for p, state := range t.owed {
-		g.want[p] = &wanted{before: state, anyInode: true}
+		g.want[p] = &wanted{before: state}
 	}
 	g.plan(staged)
 	if err := g.secure(staged); err != nil {

@@ -12,13 +12,11 @@ const maxHeldDirs = 256
 
 // wanted is what a group knows of a directory that it has changed or will.
 type wanted struct {
-	before   dirState // what it had before the group, to be restored
-	ino      uint64   // of the directory that before is of
-	anyInode bool     // before is of the path, whatever directory is there
-	fresh    bool     // made by the group; there is no before
-	entry    *events.Entry
-	index    int   // of entry in the group
-	seen     *stat // when its entry was come to: tells unchanged from updated
+	before dirState // what it had before the group, to be restored
+	fresh  bool     // made by the group; there is no before
+	entry  *events.Entry
+	index  int   // of entry in the group
+	seen   *stat // when its entry was come to: tells unchanged from updated
 }
 
 // open holds the directory at p until the next trim or forget.
@@ -89,7 +87,7 @@ func (g *group) touch(p events.Path, d directory) (*wanted, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wanted{before: dirState{st.mode, st.mtime}, ino: st.ino}
+	w := &wanted{before: dirState{st.mode, st.mtime}}
 	g.want[p] = w
 	return w, nil
 }
@@ -104,7 +102,7 @@ func (g *group) enter(p events.Path, d directory) error {
 	if !g.covered(p, w) {
 		// Rare: the plan did not foresee it, since someone else changes the
 		// tree, or a directory without write permission is in the way.
-		return step("journal", p, g.journalNow(nil))
+		return step("journal", p, g.journalNow())
 	}
 	g.dirty[p] = true
 	return nil
@@ -120,7 +118,7 @@ func (g *group) final(p events.Path, w *wanted) dirState {
 
 func (g *group) covered(p events.Path, w *wanted) bool {
 	if w.fresh && g.comes[p] == nil {
-		return true // see makeAncestor
+		return true // its own entry follows
 	}
 	return g.t.journal.covers(p, g.final(p, w), g.comes[p] != nil)
 }
@@ -142,9 +140,9 @@ func (g *group) uncovered() map[events.Path]dirState {
 	return need
 }
 
-// journalNow replaces the list in the middle of a group, without gone.
-func (g *group) journalNow(gone []events.Path) error {
-	flush, done, err := g.t.journal.put(g.uncovered(), gone)
+// journalNow replaces the list in the middle of a group.
+func (g *group) journalNow() error {
+	flush, done, err := g.t.journal.put(g.uncovered())
 	if err == nil {
 		err = flush()
 	}

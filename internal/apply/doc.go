@@ -57,8 +57,7 @@
 //
 // The journal is not cleared after a group, which would cost a sync of its
 // own. It stays in force, since it is true: the invariant is that whatever
-// changes the state of a listed directory, or makes a directory at a listed
-// path, first replaces the list durably. A restore therefore repeats what is,
+// gives a listed directory another state first replaces the list durably. A restore therefore repeats what is,
 // or what the group under way was about to do. A group whose directories are
 // listed already, as when files in one directory are overwritten again and
 // again, or all of whose directories come with their own entries, writes no

@@ -25,10 +25,11 @@ type dirState struct {
 // right and not written again, and nothing else would mend its directory.
 //
 // Once a group is done its list stays in force, which costs nothing: it says
-// what is true. The invariant is that whatever changes the state of a listed
-// directory, or makes a directory at a listed path, first replaces the list
-// durably; [journal.covers] tells. So a restore after any crash repeats the
-// last state that was applied, or the one about to be.
+// what is true. The invariant is that whatever gives a listed directory another
+// state first replaces the list durably; [journal.covers] tells. So a restore
+// after any crash repeats the last state that was applied, or the one about to
+// be. (A directory that is made at a listed path on the way to something else
+// may be given the old one's state; its own entry follows.)
 //
 // Owned by the goroutine in Commit.
 type journal struct {
@@ -65,17 +66,9 @@ func (j *journal) covers(p events.Path, want dirState, comesAgain bool) bool {
 	return have == want
 }
 
-// silent reports whether a crash would leave alone whatever directory is made
-// at p.
-func (j *journal) silent(p events.Path) bool {
-	_, ok := j.listed[p]
-	return !ok && !j.doubt
-}
-
-// put writes a list that has need, and of the old one what still holds: all
-// that is not in gone. It returns what makes the list durable, as [slots.put]
-// does.
-func (j *journal) put(need map[events.Path]dirState, gone []events.Path) (flush func() error, done func(), err error) {
+// put writes a list that has need beside what it has already, and returns what
+// makes it durable, as [slots.put] does.
+func (j *journal) put(need map[events.Path]dirState) (flush func() error, done func(), err error) {
 	next := maps.Clone(need)
 	if len(j.listed)+len(need) <= maxListed {
 		for p, s := range j.listed {
@@ -83,9 +76,6 @@ func (j *journal) put(need map[events.Path]dirState, gone []events.Path) (flush 
 				next[p] = s
 			}
 		}
-	}
-	for _, p := range gone {
-		delete(next, p)
 	}
 	j.doubt = true
 	flush, slotDone, err := j.slots.put(marshalDirs(next))

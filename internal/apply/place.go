@@ -177,11 +177,6 @@ func (g *group) parent(p events.Path) (directory, error) {
 
 // makeAncestor makes a directory whose own entry will follow.
 func (g *group) makeAncestor(p events.Path) error {
-	if !g.t.journal.silent(p) && g.comes[p] == nil {
-		if err := g.journalNow([]events.Path{p}); err != nil {
-			return err
-		}
-	}
 	parent, err := g.open(p.Parent())
 	if err != nil {
 		return err

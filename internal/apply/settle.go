@@ -73,8 +73,6 @@ func (g *group) settleDir(p events.Path, w *wanted) (changed bool, err error) {
 			}
 			g.dirty[p] = true
 		}
-	} else if !w.anyInode && st.ino != w.ino {
-		return false, nil // another directory than the one that we changed
 	}
 	if st.mode == final.mode && st.mtime == final.mtime {
 		if g.recent(st) {

@@ -24,7 +24,7 @@ func (g *group) secure(staged []*Staged) error {
 	done := func() {}
 	if need := g.uncovered(); len(need) > 0 {
 		var err error
-		if flush, done, err = g.t.journal.put(need, nil); err != nil {
+		if flush, done, err = g.t.journal.put(need); err != nil {
 			return step("journal", events.Path{}, err)
 		}
 	}

@@ -204,7 +204,7 @@ func (t *Tree) recover() error {
 	g := t.begin()
 	defer g.end()
 	for p, want := range t.journal.listed {
-		g.want[p] = &wanted{before: want, anyInode: true}
+		g.want[p] = &wanted{before: want}
 	}
 	g.syncAll = true
 	g.settle(nil)

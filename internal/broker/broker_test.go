@@ -120,7 +120,7 @@ func TestStartRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close() //nolint:errcheck // of a test
+	defer taken.Close()
 	store := t.TempDir()
 	start(t, Options{StoreDir: store, DontListen: true})
 	bad := filepath.Join(t.TempDir(), "bad.conf")

@@ -34,7 +34,7 @@ func lockStore(dir string) (*storeLock, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer file.Close() //nolint:errcheck // nothing was written
+		defer file.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("store: lock of %q: %w", dir, err)
 		}

@@ -42,8 +42,15 @@ func Exit(stderr io.Writer, err error) int {
 	return code
 }
 
-// Version is the program's version as the Go toolchain stamped it.
+// version is set by the linker where there is no repository to take it from.
+var version string
+
+// Version is the program's version: the linker's, or as the Go toolchain
+// stamped it.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return "devel"

@@ -227,7 +227,7 @@ func (c *Conn) failure(sub *nats.Subscription, err error) {
 // logOnce logs a cause, unless it was logged since the last connect.
 func (c *Conn) logOnce(msg string, err error) {
 	if _, seen := c.reportedOnce.LoadOrStore(msg+"\x00"+err.Error(), nil); !seen {
-		c.log.Warn(msg, "err", err)
+		c.log.Warn(msg, "err", err) //nolint:sloglint // every caller passes a constant
 	}
 }
 

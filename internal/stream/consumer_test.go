@@ -370,7 +370,7 @@ func TestTwentyConsumers(t *testing.T) {
 			})
 		})
 	}
-	for range 5 {
+	for range 3 {
 		publish(t, l, messages(t, 500, "x")...)
 	}
 	publish(t, l, message(t, "end", last))

@@ -66,7 +66,7 @@ func TestAcquireFromASleeper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // of a test
+	defer sub.Unsubscribe()
 	sleeper.endMu.Lock()
 	_ = sleeper.answers.Unsubscribe()
 	sleeper.endMu.Unlock()

@@ -182,7 +182,7 @@ func (p *publication) held(i int) bool {
 	case p.stop != nil && isLeaseOver(p.stop):
 		p.fail(i, p.stop)
 	case p.stop != nil:
-		p.fail(i, fmt.Errorf("%w after: %v", ErrNotSent, p.stop)) // not %w: the stop's kind is not this message's
+		p.fail(i, fmt.Errorf("%w after: %s", ErrNotSent, p.stop.Error())) // its kind is not this message's
 	case p.failed && p.msgs[i].TTL > 0:
 		p.fail(i, fmt.Errorf("%w: an earlier message was not stored", ErrNotSent))
 	default:

@@ -243,7 +243,7 @@ func TestPublishThroughRestarts(t *testing.T) {
 		}
 	}()
 	unknown := 0
-	for round := range 200 {
+	for round := range 120 {
 		if round%25 == 10 {
 			restarts <- struct{}{}
 		}

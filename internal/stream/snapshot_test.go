@@ -97,7 +97,7 @@ func TestSnapshotWhileWritesGoOn(t *testing.T) {
 			}
 			return nil
 		})
-		for range 8 {
+		for range 4 {
 			if seen := snapshotOf(t, reader); len(seen) != n {
 				t.Errorf("%d paths seen of %d that live", len(seen), n)
 			}
