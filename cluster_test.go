@@ -2,6 +2,7 @@ package treecast_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,8 +19,16 @@ import (
 )
 
 // patience bounds every wait for a condition: it is for a loaded machine with
-// the race detector, no measure of speed.
-const patience = 120 * time.Second
+// the race detector, no measure of speed. TREECAST_PATIENCE sets another.
+var patience = cmp.Or(duration(os.Getenv("TREECAST_PATIENCE")), 120*time.Second)
+
+func duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0
+	}
+	return d
+}
 
 // A cluster is a broker, a publisher of <dir>/a and nodes that keep
 // <dir>/<name>, all as processes of the real commands.

@@ -19,7 +19,7 @@ import (
 //	broker|publisher [flag...]   start it
 //	server FILE                  start the stock nats-server with a configuration in the broker's place
 //	node NAME [flag...]          start a node that keeps $WORK/NAME
-//	stop|kill|freeze|thaw NAME   SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
+//	down|crash|freeze|thaw NAME  SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
 //	exits NAME CODE              wait for a process to end by itself
 //	logged NAME TEXT             wait until its log has TEXT
 //	judge [-- rsync option...]   wait until rsync -anic --delete finds nothing on every node
@@ -73,10 +73,10 @@ func TestStories(t *testing.T) {
 			"node": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(of(ts).node(args[0], args[1:]...))
 			},
-			"stop": func(ts *testscript.TestScript, _ bool, args []string) {
+			"down": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(of(ts).stop(args[0], syscall.SIGTERM))
 			},
-			"kill": func(ts *testscript.TestScript, _ bool, args []string) {
+			"crash": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(of(ts).stop(args[0], syscall.SIGKILL))
 			},
 			"freeze": func(ts *testscript.TestScript, _ bool, args []string) {

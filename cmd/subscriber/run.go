@@ -106,6 +106,9 @@ func compare(ctx context.Context, conn *stream.Conn, o subscriber.Options, how v
 	}
 	o.Log.Info("verified", "site", o.Site, "path", o.Root, "paths", v.Paths, "differences", v.Differences,
 		"protected", v.Protected, "seq", v.Seq, "last_seq", v.LastSeq, "sealed", !v.Unsealed, "repaired", how.Repair)
+	if how.Repair {
+		v.Differences = v.Left
+	}
 	if v.Differences > 0 {
 		return &cli.ExitError{Code: 1}
 	}

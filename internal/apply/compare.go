@@ -22,6 +22,24 @@ type Difference struct {
 	Itemized string
 }
 
+// An UnseenError names the paths that Compare could not look at; what is under
+// them was not compared either. Err is the first cause.
+type UnseenError struct {
+	Paths []events.Path
+	Err   error
+}
+
+// Error counts the paths beside the first, which its step names.
+func (e *UnseenError) Error() string {
+	if len(e.Paths) > 1 {
+		return fmt.Sprintf("%v (and %d more that could not be looked at)", e.Err, len(e.Paths)-1)
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the first cause.
+func (e *UnseenError) Unwrap() error { return e.Err }
+
 // Compare walks the tree, changing nothing, and reports every difference from
 // want, ordered by path. want has all that the source has; a tombstone in it
 // wants nothing at its path. With checksum every file's bytes are read,
@@ -32,8 +50,9 @@ type Difference struct {
 // [Denied]), specials if they are not enabled, and the staging.
 //
 // An error of report ends the walk and is returned as it is. If anything could
-// not be looked at, the walk goes on and Compare returns a *[StepError] at the
-// end: the reported differences are then true, but perhaps not all.
+// not be looked at, the walk goes on and Compare returns a *[StepError] of an
+// *[UnseenError] at the end: the reported differences are then true, but
+// perhaps not all.
 // Compare may run during a Commit; it then sees some of its work.
 func (t *Tree) Compare(ctx context.Context, want map[events.Path]*events.Entry, checksum bool, report func(Difference) error) error {
 	if t.root == nil {
@@ -53,10 +72,10 @@ func (t *Tree) Compare(ctx context.Context, want map[events.Path]*events.Entry, 
 	if err := c.missingBefore(nil); err != nil {
 		return err
 	}
-	if c.unseen > 1 {
-		c.cause = fmt.Errorf("%w (and %d more that could not be looked at)", c.cause, c.unseen-1)
+	if c.unseen != nil {
+		return step("compare", c.unseen.Paths[0], c.unseen)
 	}
-	return step("compare", c.where, c.cause)
+	return nil
 }
 
 // comparison merges two sequences in the order of paths: what is wanted, and
@@ -69,9 +88,7 @@ type comparison struct {
 	entries  map[events.Path]*events.Entry
 	wanted   []events.Path // still to come
 
-	unseen int // paths that could not be looked at
-	where  events.Path
-	cause  error
+	unseen *UnseenError // nil: all could be looked at
 }
 
 // visit compares p, at which st stands, and all under it.
@@ -205,7 +222,8 @@ func (c *comparison) skip(p events.Path) {
 
 // blind notes that something at or in p could not be looked at.
 func (c *comparison) blind(p events.Path, err error) {
-	if c.unseen++; c.unseen == 1 {
-		c.where, c.cause = p, err
+	if c.unseen == nil {
+		c.unseen = &UnseenError{Err: err}
 	}
+	c.unseen.Paths = append(c.unseen.Paths, p)
 }

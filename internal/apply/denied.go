@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"treecast/internal/events"
@@ -23,9 +24,10 @@ func (t *Tree) Denied() Denied {
 	return Denied{t.denied.owners.Load(), t.denied.modes.Load(), t.denied.times.Load(), t.denied.devices.Load()}
 }
 
-// deny counts one more and logs the first of its cause.
-func (t *Tree) deny(count *atomic.Uint64, message string, p events.Path, err error) {
+// deny counts one more of a cause, and logs the first.
+func (t *Tree) deny(count *atomic.Uint64, what string, p events.Path, err error) {
 	if count.Add(1) == 1 {
-		t.log.Warn(message, "path", quote(p), "err", err)
+		t.log.Warn("not all can be made as the source has it, the first of its kind",
+			"path", quote(p), "err", fmt.Errorf("%s: %w", what, err))
 	}
 }

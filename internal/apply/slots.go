@@ -66,7 +66,7 @@ func (s *slots) read(f file, off int64) ([]byte, error) {
 	}
 	raw := make([]byte, size)
 	n, err := f.ReadAt(raw, off)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return raw[:n], err

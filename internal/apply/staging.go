@@ -23,21 +23,21 @@ const (
 // served; or .treecast in the root where the root is a mount point, so that a
 // rename from beside it would not work, or where we may not write beside it.
 // One that is there already is preferred: it has the watermark.
-func (t *Tree) openStaging(fsys fileSystem, real string) error {
+func (t *Tree) openStaging(fsys fileSystem, path string) error {
 	type candidate struct {
 		parent directory
 		name   string
 	}
 	inside := candidate{t.root, events.ReservedName}
 	candidates := []candidate{inside}
-	if parent, err := fsys.open(filepath.Dir(real)); err == nil {
+	if parent, err := fsys.open(filepath.Dir(path)); err == nil {
 		defer parent.close()
-		name := "." + filepath.Base(real) + ".treecast"
-		if st, err := parent.stat(); err == nil && st.dev == t.rootDev && real != "/" && len(name) <= events.MaxSegmentBytes {
+		name := "." + filepath.Base(path) + ".treecast"
+		if st, err := parent.stat(); err == nil && st.dev == t.rootDev && path != "/" && len(name) <= events.MaxSegmentBytes {
 			candidates = []candidate{{parent, name}, inside}
 		}
 	}
-	reason := fmt.Errorf("%w beside or in %q", ErrStaging, real)
+	reason := fmt.Errorf("%w beside or in %q", ErrStaging, path)
 	for _, create := range []bool{false, true} {
 		for _, c := range candidates {
 			staging, err := t.tryStaging(c.parent, c.name, create)
@@ -141,7 +141,7 @@ func (t *Tree) lock() error {
 		}
 		b := make([]byte, lockBytes)
 		n, err := f.ReadAt(b, 0)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("%w: %w", ErrLocked, err)
 		}
 		return fmt.Errorf("%w: it is held by %s", ErrLocked, strings.TrimSpace(string(b[:n])))

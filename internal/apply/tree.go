@@ -98,9 +98,9 @@ func OpenReadOnly(o Options) (*Tree, error) {
 }
 
 func open(o Options, fsys fileSystem) (*Tree, error) {
-	t, real, err := openRoot(o, fsys)
+	t, path, err := openRoot(o, fsys)
 	if err == nil {
-		if err = t.hold(fsys, real); err != nil {
+		if err = t.hold(fsys, path); err != nil {
 			t.release()
 		}
 	}
@@ -118,17 +118,17 @@ func openRoot(o Options, fsys fileSystem) (*Tree, string, error) {
 	if o.TrashKeep == 0 {
 		o.TrashKeep = DefaultTrashKeep
 	}
-	real, err := filepath.Abs(o.Root)
+	path, err := filepath.Abs(o.Root)
 	if err == nil && o.Root == "" {
 		err = errors.New("no path given")
 	}
 	if err == nil {
-		real, err = filepath.EvalSymlinks(real)
+		path, err = filepath.EvalSymlinks(path)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("%w %q (is it mounted?): %w", ErrRoot, o.Root, err)
 	}
-	root, err := fsys.open(real)
+	root, err := fsys.open(path)
 	if err != nil {
 		return nil, "", fmt.Errorf("%w %q (is it mounted?): %w", ErrRoot, o.Root, err)
 	}
@@ -152,15 +152,15 @@ func openRoot(o Options, fsys fileSystem) (*Tree, string, error) {
 		root: root, rootIno: st.ino, rootDev: st.dev,
 		owed:    map[events.Path]dirState{},
 		parking: &parking{},
-	}, real, nil
+	}, path, nil
 }
 
 // hold makes the tree ready for changes.
-func (t *Tree) hold(fsys fileSystem, real string) error {
+func (t *Tree) hold(fsys fileSystem, path string) error {
 	if t.opts.Codec == nil {
 		return errors.New("no codec")
 	}
-	if err := t.openStaging(fsys, real); err != nil {
+	if err := t.openStaging(fsys, path); err != nil {
 		return err
 	}
 	t.journal = newJournal(t.staging)

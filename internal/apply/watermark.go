@@ -10,13 +10,15 @@ import (
 // A Watermark is how far a node has applied a stream: the entries of Site's
 // stream up to Seq are durable in the tree. Stream is when the stream was
 // created, which tells a new stream of the same name from the old one; Epoch
-// and Time are those of the entry at Seq.
+// is of the newest lease at or before Seq, and Time is when the message at Seq
+// was stored. Unswept says that what is foreign in the tree was not told yet.
 type Watermark struct {
-	Site   events.Site
-	Stream time.Time
-	Epoch  uint64
-	Seq    uint64
-	Time   time.Time
+	Site    events.Site
+	Stream  time.Time
+	Epoch   uint64
+	Seq     uint64
+	Time    time.Time
+	Unswept bool
 }
 
 // markRecord is a watermark as it is kept. Root is the inode of the root that
@@ -29,6 +31,8 @@ type markRecord struct {
 	Seq    uint64      `json:"seq"`
 	Time   time.Time   `json:"time"`
 	Root   uint64      `json:"root"`
+
+	Unswept bool `json:"unswept,omitempty"`
 }
 
 const (
@@ -64,7 +68,7 @@ func (t *Tree) Mark(w Watermark) error {
 	if t.marks == nil {
 		return step("mark", events.Path{}, ErrReadOnly)
 	}
-	record, err := json.Marshal(markRecord{w.Site, w.Stream, w.Epoch, w.Seq, w.Time, t.rootIno})
+	record, err := json.Marshal(markRecord{w.Site, w.Stream, w.Epoch, w.Seq, w.Time, t.rootIno, w.Unswept})
 	if err == nil {
 		err = t.marks.write(record)
 	}
@@ -91,6 +95,6 @@ func (t *Tree) loadMark() error {
 		t.log.Warn("watermark is of another root directory, the tree has to be reconciled")
 		return nil
 	}
-	t.mark = &Watermark{r.Site, r.Stream, r.Epoch, r.Seq, r.Time}
+	t.mark = &Watermark{r.Site, r.Stream, r.Epoch, r.Seq, r.Time, r.Unswept}
 	return nil
 }

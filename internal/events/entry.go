@@ -65,6 +65,10 @@ const (
 // the same bytes when this entry was made. Epoch is the reign of the publisher
 // that wrote it.
 //
+// Whole, of the root's entry alone, says that the stream has an entry of every
+// path that its publisher found and did not exclude: only then is what a node
+// has besides foreign.
+//
 // A Tombstone has a Path and an Epoch only.
 type Entry struct {
 	Path         Path
@@ -79,6 +83,7 @@ type Entry struct {
 	Digest       Digest
 	Target       string // of a Symlink, any bytes but NUL
 	From         *Path
+	Whole        bool
 	Epoch        uint64
 }
 
@@ -93,6 +98,8 @@ func (e *Entry) check() error {
 		return fmt.Errorf("%w: no kind", ErrEntry)
 	case e.Path.IsRoot() && e.Kind != Dir:
 		return fmt.Errorf("%w: the root as a %s", ErrEntry, e.Kind)
+	case e.Whole && !e.Path.IsRoot():
+		return fmt.Errorf("%w: whole, and not the root", ErrEntry)
 	case e.Kind == Tombstone:
 		return nil
 	case e.Mode > 0o7777:
@@ -140,7 +147,7 @@ func (e *Entry) Same(o *Entry) bool {
 	return e.Path == o.Path && e.Kind == o.Kind && e.Mode == o.Mode &&
 		e.UID == o.UID && e.GID == o.GID && e.Owner == o.Owner && e.Group == o.Group &&
 		e.Major == o.Major && e.Minor == o.Minor &&
-		e.Mtime == o.Mtime && e.Size == o.Size && e.Digest == o.Digest && e.Target == o.Target
+		e.Mtime == o.Mtime && e.Size == o.Size && e.Digest == o.Digest && e.Target == o.Target && e.Whole == o.Whole
 }
 
 // Ordered reports whether two entries must be applied in their order: those of

@@ -60,8 +60,9 @@ func goldenMessages(t *testing.T) map[string]message {
 			e.Path = mustPath(t, strings.Repeat("deep/", 20)+"file")
 			e.Body, e.Size, e.Digest = events.NoBody, 0, events.Sum(nil)
 		}),
-		"dir":  alter(events.Dir, func(e *events.Entry) { e.Path, e.Mode = mustPath(t, "img"), 0o2775 }),
-		"root": alter(events.Dir, func(e *events.Entry) { e.Path, e.Mode = events.Path{}, 0o755 }),
+		"dir":        alter(events.Dir, func(e *events.Entry) { e.Path, e.Mode = mustPath(t, "img"), 0o2775 }),
+		"root":       alter(events.Dir, func(e *events.Entry) { e.Path, e.Mode = events.Path{}, 0o755 }),
+		"root-whole": alter(events.Dir, func(e *events.Entry) { e.Path, e.Mode, e.Whole = events.Path{}, 0o755, true }),
 		"symlink": alter(events.Symlink, func(e *events.Entry) {
 			e.Path, e.Mode, e.Mtime = mustPath(t, "_root"), 0o777, events.Time{Sec: -1, Nsec: 5}
 		}),

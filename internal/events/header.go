@@ -34,6 +34,7 @@ type wire struct {
 	Device   string  `json:"device,omitempty"`
 	From     string  `json:"from,omitempty"`
 	From64   []byte  `json:"from64,omitempty"`
+	Whole    bool    `json:"whole,omitempty"`
 	Epoch    uint64  `json:"epoch"`
 }
 
@@ -50,7 +51,7 @@ func (e *Entry) MarshalHeader() (string, error) {
 	if err := e.check(); err != nil {
 		return "", err
 	}
-	w := wire{V: Version, Kind: e.Kind.String(), Epoch: e.Epoch}
+	w := wire{V: Version, Kind: e.Kind.String(), Whole: e.Whole, Epoch: e.Epoch}
 	w.Path, w.Path64 = split(e.Path.String())
 	if e.Kind != Tombstone {
 		w.Mode = fmt.Sprintf("%04o", e.Mode)
@@ -148,7 +149,7 @@ func ParseEntry(header string) (Entry, error) {
 	if e.Kind == 0 {
 		return e, fmt.Errorf("%w: kind %q", ErrVersion, clip(w.Kind))
 	}
-	e.Epoch = w.Epoch
+	e.Whole, e.Epoch = w.Whole, w.Epoch
 	if w.From != "" || len(w.From64) > 0 {
 		if text, err = unsplit(w.From, w.From64); err != nil {
 			return e, err

@@ -90,6 +90,36 @@ func (s Site) Subject(p Path) string {
 	return b.String()
 }
 
+// PathOf is the inverse of Subject. It reports false for a subject that no
+// path has, and for one that only has a path's hash.
+func (s Site) PathOf(subject string) (Path, bool) {
+	rest, ok := strings.CutPrefix(subject, "treecast."+string(s)+".file.")
+	if !ok {
+		return Path{}, false
+	}
+	if rest == rootToken {
+		return Path{}, true
+	}
+	var b strings.Builder
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case c == '.':
+			b.WriteByte('/')
+		case c == '=' && i+2 < len(rest):
+			high, low := strings.IndexByte(hexDigits, rest[i+1]), strings.IndexByte(hexDigits, rest[i+2])
+			if high < 0 || low < 0 {
+				return Path{}, false
+			}
+			b.WriteByte(byte(high<<4 | low))
+			i += 2
+		default:
+			b.WriteByte(c)
+		}
+	}
+	p, err := ParsePath(b.String())
+	return p, err == nil && s.Subject(p) == subject
+}
+
 const (
 	rootToken = "_root"
 	longToken = "_long"

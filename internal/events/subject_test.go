@@ -202,3 +202,22 @@ func TestSiteSubjects(t *testing.T) {
 		}
 	}
 }
+
+// TestPathOf: the inverse, for every subject that spells its path.
+func TestPathOf(t *testing.T) {
+	site := events.Site("web")
+	for _, s := range []string{".", "a", "a b/c.html", "_root", "_long/x", "x/_root", "\xff\n*.>=", "=41"} {
+		p := mustPath(t, s)
+		if got, ok := site.PathOf(site.Subject(p)); !ok || got != p {
+			t.Errorf("%q: %v, %v", s, got, ok)
+		}
+	}
+	for _, subject := range []string{
+		"treecast.web.lease", "treecast.other.file.a", "treecast.web.file.", "treecast.web.file.a=2", "treecast.web.file.a=2g",
+		"treecast.web.file.a=41", "treecast.web.file.=2E=2E.x", site.Subject(mustPath(t, strings.Repeat("d/", 20)+"x")),
+	} {
+		if p, ok := site.PathOf(subject); ok {
+			t.Errorf("%q has the path %v", subject, p)
+		}
+	}
+}

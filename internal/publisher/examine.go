@@ -20,6 +20,7 @@ type plan struct {
 	emptied    bool                          // a listing of the root had nothing, the index has
 	moved      map[events.Digest]events.Path // bodies of files that are gone
 	seen       int                           // paths looked at
+	scanned    bool                          // the root was listed, with all under it
 	failed     []task                        // to be looked at again
 }
 
@@ -74,7 +75,6 @@ func (ex *examiner) look(ctx context.Context, t task) error {
 	var skip *source.SkipError
 	switch {
 	case err == nil:
-		ex.p.report.Cleared(t.path.String())
 		if err := ex.parents(t.path); err != nil {
 			return err
 		}
@@ -83,14 +83,13 @@ func (ex *examiner) look(ctx context.Context, t task) error {
 			return ex.walk(ctx, t)
 		}
 	case errors.Is(err, source.ErrAbsent):
-		ex.p.report.Cleared(t.path.String())
 		ex.bury(t.path, false)
 	case errors.Is(err, source.ErrRootLost):
 		return err
 	case errors.As(err, &skip):
-		ex.p.report.Skipped(skip)
+		ex.p.report.Skipped(skip, unpublished)
 	default:
-		ex.p.report.Failed("look", t.path.String(), err)
+		ex.p.report.Failed("look", t.path.String(), err, below)
 		ex.plan.failed = append(ex.plan.failed, t)
 	}
 	return nil
@@ -137,6 +136,7 @@ func (ex *examiner) add(m source.Meta, t task) {
 		}
 	}
 	if ex.index.Matches(r, &m.Entry) && !(m.Entry.Kind == events.File && ex.p.src.Racy(m)) {
+		ex.p.report.Cleared(path.String())
 		return
 	}
 	t.path, t.deep = path, false
@@ -159,21 +159,26 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 		case errors.Is(err, source.ErrAbsent):
 			ex.bury(t.path, false)
 		case errors.As(err, &skip):
-			ex.p.report.Skipped(skip)
+			ex.p.report.Skipped(skip, below)
 		default:
-			ex.p.report.Failed("list", t.path.String(), err)
+			ex.p.report.Failed("list", t.path.String(), err, below)
 			ex.plan.failed = append(ex.plan.failed, task{path: t.path, deep: true, attempts: t.attempts})
 		}
 		return nil
 	}
+	ex.p.report.Cleared(t.path.String())
+	if t.path.IsRoot() {
+		ex.plan.scanned = true
+	}
 	there := make(map[string]bool, len(list.Children)+len(list.Skipped)+len(list.Unknown))
 	for _, skip := range list.Skipped {
-		ex.p.report.Skipped(skip)
+		ex.p.report.Skipped(skip, unpublished)
 		there[filepath.Base(skip.Path)] = true
 	}
 	for _, name := range list.Unknown {
 		there[name] = true
 		if child, err := t.path.Join(name); err == nil {
+			ex.p.report.Failed("look", child.String(), errUnknown, below)
 			ex.plan.failed = append(ex.plan.failed, task{path: child, deep: true, attempts: t.attempts})
 		}
 	}
@@ -203,12 +208,10 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 // bury plans a tombstone for every published path at or under p. What was
 // hinted was seen to go; listed paths were only found missing.
 func (ex *examiner) bury(p events.Path, listed bool) {
+	ex.p.report.Gone(p.String())
 	for path := range ex.index.Subtree(p) {
-		if before, ok := ex.gone[path]; ok {
-			listed = listed && before
-		}
-		if !path.IsRoot() {
-			ex.gone[path] = listed
+		if before, ok := ex.gone[path]; !path.IsRoot() {
+			ex.gone[path] = listed && (before || !ok)
 		}
 	}
 }
@@ -246,7 +249,7 @@ func (ex *examiner) order() {
 func rank(e *events.Entry) int {
 	switch {
 	case e.Path.IsRoot():
-		return 4 // it seals the stream: all that was found is published
+		return 4 // see session.seal
 	case e.Kind == events.Dir:
 		return 0
 	case e.Kind == events.Symlink:
@@ -261,15 +264,20 @@ func rank(e *events.Entry) int {
 
 // check is the guard of P4: a listing that would delete most of the tree is
 // more likely to be a mistake, an unmounted disk say, than anyone's wish.
-func (pl *plan) check(published int) error {
+//
+// floor is how many deletions never are.
+func (pl *plan) check(published, floor int) error {
 	if pl.emptied {
 		return fmt.Errorf("%w: the root is empty, and %d paths are published", ErrMassDelete, published)
 	}
-	if pl.listed > massDeleteFloor && pl.listed > published/2 {
+	if pl.listed > floor && pl.listed > published/2 {
 		return fmt.Errorf("%w: %d of %d published paths are missing", ErrMassDelete, pl.listed, published)
 	}
 	return nil
 }
 
-// massDeleteFloor is the number of deletions that never halt by themselves.
+// massDeleteFloor is the number of deletions that never halt by themselves,
+// but where the root is not the directory that it was.
 const massDeleteFloor = 100
+
+var errUnknown = errors.New("lstat gave no answer")

@@ -28,7 +28,7 @@ func newTestPublisher(t *testing.T) (*Publisher, string) {
 			t.Error(err)
 		}
 	})
-	return &Publisher{Options: Options{Root: dir, Log: log}, src: src, dirty: newDirtySet(settleWithLease), report: newReport(log)}, dir
+	return &Publisher{Options: Options{Root: dir, Log: log}, src: src, dirty: newDirtySet(settleQuiet), report: newReport(log)}, dir
 }
 
 // build makes files, and directories where the name ends in a slash.
@@ -180,7 +180,7 @@ func TestListingsMayNotEmpty(t *testing.T) {
 	check := func(what string, want error, tasks ...task) {
 		t.Helper()
 		pl := plans(t, p, x, tasks...)
-		if err := pl.check(x.Len()); !errors.Is(err, want) {
+		if err := pl.check(x.Len(), massDeleteFloor); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
@@ -213,5 +213,70 @@ func TestLostRootProvesNothing(t *testing.T) {
 	}
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSealWaitsForWhatIsUnpublished (P4): a stream is whole when all that is
+// known to be at the source is in it, and what only arrives takes nothing back.
+func TestSealWaitsForWhatIsUnpublished(t *testing.T) {
+	p, dir := newTestPublisher(t)
+	build(t, dir, "f", "d/g")
+	x := settled(t, p)
+	f, unsent := path(t, "f"), path(t, "unsent")
+	check := func(what string, before, want bool) {
+		t.Helper()
+		if got := p.report.Whole(x, before); got != want {
+			t.Errorf("%s: whole %v", what, got)
+		}
+	}
+	check("all is published", false, true)
+	p.report.Failed("read", f.String(), errUnknown, unpublished)
+	check("an old version is published", false, true)
+	p.report.Late(unsent.String())
+	check("a new path is late, at first", false, false)
+	check("a new path is late", true, true)
+	p.report.Failed("settle", unsent.String(), errUnknown, unpublished)
+	check("a new path cannot be read", true, false)
+	p.report.Gone("unsent")
+	check("it is gone", true, true)
+	p.report.Failed("list", "d", errUnknown, below)
+	check("what is in a directory is not known", true, false)
+	p.report.Cleared("d")
+	check("it is known", true, true)
+	p.report.Skipped(&source.SkipError{Path: "mnt", Reason: source.OtherDevice}, unpublished)
+	check("another disk is mounted inside", true, false)
+	p.report.Gone("mnt")
+	p.report.Skipped(&source.SkipError{Path: "fifo", Reason: source.Special}, unpublished)
+	p.report.Skipped(&source.SkipError{Path: ".git", Reason: source.Excluded}, unpublished)
+	check("specials and excluded paths", true, true)
+}
+
+// TestTombstoneWaitsForTheNewName: a renamed file that cannot be read yet keeps
+// its old name on the nodes, and that its directories.
+func TestTombstoneWaitsForTheNewName(t *testing.T) {
+	p, dir := newTestPublisher(t)
+	build(t, dir, "a/b/old", "a/b/other")
+	s := &session{Publisher: p, index: settled(t, p), unsent: map[events.Path]shape{}}
+	if err := os.Rename(filepath.Join(dir, "a/b/old"), filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	pl := plans(t, p, s.index, task{deep: true})
+	for _, c := range pl.changes {
+		if c.meta.Entry.Path == path(t, "new") {
+			s.withhold(c)
+		}
+	}
+	gone := []events.Path{path(t, "a/b/old"), path(t, "a/b/other"), path(t, "a/b"), path(t, "a"), path(t, "z")}
+	waits := s.withheld(gone)
+	for i, want := range []bool{true, false, true, true, false} {
+		if waits[gone[i]] != want {
+			t.Errorf("%v: waits %v", gone[i], waits[gone[i]])
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	if waits := s.withheld(gone); len(waits) != 0 {
+		t.Errorf("the new name is gone as well: %v", waits)
 	}
 }

@@ -12,10 +12,11 @@ import (
 // at most 300 bytes a path at a million paths. Tombstones are not in it: a
 // path without a record is absent. It is not safe for concurrent use.
 type index struct {
-	top   node
-	len   int
-	names map[string]uint16 // owners' and groups' names, each once
-	list  []string
+	top    node
+	len    int
+	doubts int               // uncertain records
+	names  map[string]uint16 // owners' and groups' names, each once
+	list   []string
 }
 
 // A node is one path. It may be there for its children alone: then its
@@ -38,6 +39,7 @@ type record struct {
 	owner, group uint16
 	mode         uint16
 	kind         events.Kind
+	whole        bool // of the root: the stream is sealed
 	uncertain    bool // a publish of it ended without an answer
 }
 
@@ -47,6 +49,9 @@ func newIndex() *index {
 
 // Len counts the published paths.
 func (x *index) Len() int { return x.len }
+
+// Certain counts those whose last publish was answered.
+func (x *index) Certain() int { return x.len - x.doubts }
 
 func (x *index) find(p events.Path) *node {
 	n := &x.top
@@ -92,6 +97,9 @@ func (x *index) Put(e *events.Entry) {
 	if n.record.kind == 0 {
 		x.len++
 	}
+	if n.record.uncertain {
+		x.doubts--
+	}
 	n.record = x.record(e)
 }
 
@@ -99,7 +107,7 @@ func (x *index) record(e *events.Entry) record {
 	return record{
 		mtime: e.Mtime, ctime: e.Ctime, size: e.Size, digest: e.Digest, target: recordTarget(e),
 		uid: e.UID, gid: e.GID, owner: x.intern(e.Owner), group: x.intern(e.Group),
-		mode: e.Mode, kind: e.Kind,
+		mode: e.Mode, kind: e.Kind, whole: e.Whole,
 	}
 }
 
@@ -137,13 +145,19 @@ func (x *index) Doubt(e *events.Entry) {
 		x.Put(e)
 		r = x.Get(e.Path)
 	}
-	r.uncertain = true
+	if !r.uncertain {
+		x.doubts++
+		r.uncertain = true
+	}
 }
 
 func (x *index) remove(p events.Path) {
 	n := x.find(p)
 	if n == nil || n.record.kind == 0 {
 		return
+	}
+	if n.record.uncertain {
+		x.doubts--
 	}
 	n.record = record{}
 	x.len--
@@ -176,7 +190,7 @@ func (x *index) Same(r *record, e *events.Entry) bool {
 		return false
 	}
 	if e.Kind != events.File {
-		return x.Matches(r, e)
+		return x.Matches(r, e) && r.whole == e.Whole
 	}
 	at := *e
 	at.Ctime = r.ctime

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"treecast/internal/events"
 	"treecast/internal/source"
@@ -53,7 +54,7 @@ type Publisher struct {
 	dirty  *dirtySet
 	report *report
 
-	confirmed bool // the operator's word was used; owned by the rounds' goroutine
+	floor int // of the guard, until a scan passed it; owned by the rounds' goroutine
 }
 
 // Run publishes until ctx ends, and returns nil then. It returns an error that
@@ -61,14 +62,19 @@ type Publisher struct {
 // root cannot be opened, the stream has a foreign configuration. Everything
 // else is waited out.
 func Run(ctx context.Context, conn *stream.Conn, o Options) error {
+	root := &identity{}
 	for {
-		err := reign(ctx, conn, o)
+		if connected(ctx, conn) != nil {
+			return nil
+		}
+		err := reign(ctx, conn, &o, root)
+		o.ConfirmDelete = false // it was of the first reign
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, source.ErrRootLost):
 			o.Log.Error("root lost: nothing is published or deleted until it is back", "path", o.Root, "err", err)
-			if err := awaitRoot(ctx, o.Root); err != nil {
+			if root.await(ctx, &o) != nil {
 				return nil
 			}
 			o.Log.Info("root is back, scanning", "path", o.Root)
@@ -88,14 +94,40 @@ func Run(ctx context.Context, conn *stream.Conn, o Options) error {
 // back, is another one, or could not be read. A new reign finds out.
 var errAgain = errors.New("the stream must be read again")
 
-// awaitRoot returns when root is a directory again.
-func awaitRoot(ctx context.Context, root string) error {
+// connected returns when there is a connection.
+func connected(ctx context.Context, conn *stream.Conn) error {
+	for !conn.Connected() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-conn.Changed():
+		}
+	}
+	return ctx.Err()
+}
+
+// An identity is which directory the root was when it was first opened.
+type identity struct{ dev, ino uint64 }
+
+// await returns when the root is a directory again, on the device that it was
+// on: an empty mount point, or another disk, is not the tree.
+func (was *identity) await(ctx context.Context, o *Options) error {
+	told := false
 	for {
 		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
-		if fi, err := os.Stat(root); err == nil && fi.IsDir() {
+		var st unix.Stat_t
+		if err := unix.Stat(o.Root, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if st.Dev == was.dev {
 			return nil
+		}
+		if !told {
+			told = true
+			o.Log.Error("halted: the root is on another device now; mount the one that it was on, or restart the publisher if this is right",
+				"path", strconv.Quote(o.Root))
 		}
 	}
 }
@@ -112,7 +144,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // open returns a publisher on its source, without a lease or a watcher.
-func open(conn *stream.Conn, o Options) (*Publisher, error) {
+func open(conn *stream.Conn, o *Options) (*Publisher, error) {
 	if o.ScanInterval <= 0 {
 		o.ScanInterval = defaultScanInterval
 	}
@@ -124,21 +156,17 @@ func open(conn *stream.Conn, o Options) (*Publisher, error) {
 	if err != nil {
 		return nil, errors.Join(err, src.Close())
 	}
-	settle := settleWithLease
-	if !src.Leases() {
-		settle = settleWithout
-	}
 	return &Publisher{
-		Options: o, conn: conn, src: src, codec: codec,
-		dirty: newDirtySet(settle), report: newReport(o.Log),
+		Options: *o, conn: conn, src: src, codec: codec,
+		dirty: newDirtySet(settleQuiet), report: newReport(o.Log),
 	}, nil
 }
 
-// How long a path must be quiet before it is read: with a lease the kernel
-// says whether someone still writes.
+// How long a path must be quiet before it is read: the kernel says whether
+// someone still writes, but where it cannot be asked.
 const (
-	settleWithLease = 2 * time.Millisecond
-	settleWithout   = 50 * time.Millisecond
+	settleQuiet   = 2 * time.Millisecond
+	settleUnasked = 50 * time.Millisecond
 )
 
 func (p *Publisher) close() error {
@@ -148,12 +176,23 @@ func (p *Publisher) close() error {
 
 // reign is one epoch: it watches the tree, takes the lease, learns what is
 // published, and publishes what differs until something ends it.
-func reign(ctx context.Context, conn *stream.Conn, o Options) (err error) {
+func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (err error) {
 	p, err := open(conn, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	m, err := p.src.Lstat(events.Path{})
+	if err != nil {
+		return err
+	}
+	if root.ino == 0 {
+		*root = identity{m.Dev, m.Ino}
+	}
+	p.floor = massDeleteFloor
+	if *root != (identity{m.Dev, m.Ino}) {
+		p.floor = 0
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})

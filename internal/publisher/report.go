@@ -3,56 +3,133 @@ package publisher
 import (
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 
+	"treecast/internal/events"
 	"treecast/internal/source"
 )
 
-// A report keeps what is not published and why (P5): each path once, logged
-// when its reason is new. It may be used from many goroutines.
+// A report keeps what is at the source and not in the stream as it is, and why
+// (P5): each path once, logged when its reason is new. It may be used from
+// many goroutines.
 type report struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	reasons map[string]string // by path
+	reasons map[string]reason // by path
+	version int               // counts the changes
 }
 
+// A reason says why a path is not published, and what that means for nodes.
+type reason struct {
+	text    string
+	unknown unknown
+}
+
+// unknown is what cannot be told from the stream for a path with a reason.
+type unknown int
+
+const (
+	nothing     unknown = iota // no node can have it
+	arriving                   // for the moment, that the path exists
+	unpublished                // that the path exists, unless it was published before
+	below                      // what is under it
+)
+
 func newReport(log *slog.Logger) *report {
-	return &report{log: log, reasons: make(map[string]string)}
+	return &report{log: log, reasons: make(map[string]reason)}
 }
 
 // Skipped notes a path that is there but not for publishing. What the filter
 // excludes is not noted: that was asked for.
-func (r *report) Skipped(skip *source.SkipError) {
-	if skip.Reason == source.Excluded || skip.Reason == source.Reserved {
+func (r *report) Skipped(skip *source.SkipError, of unknown) {
+	switch skip.Reason {
+	case source.Excluded, source.Reserved:
 		return
+	case source.Special:
+		of = nothing
+	case source.OtherDevice, source.BadName:
+		of = below
 	}
-	if r.note(skip.Path, skip.Reason.String()) {
+	if r.note(skip.Path, reason{skip.Reason.String(), of}) {
 		r.log.Warn("skipped, nodes keep what they have", "path", strconv.Quote(skip.Path), "err", skip)
 	}
 }
 
 // Failed notes a path that could not be looked at or read, and is tried again.
-func (r *report) Failed(step, path string, err error) {
-	if r.note(path, step+": "+err.Error()) {
+func (r *report) Failed(step, path string, err error, of unknown) {
+	if r.note(path, reason{step + ": " + err.Error(), of}) {
 		r.log.Warn("will try again, nodes keep what they have", "step", step, "path", strconv.Quote(path), "err", err)
+	}
+}
+
+// Late notes a path that is on its way, as many are; that is not logged.
+func (r *report) Late(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.reasons[path]; !known {
+		r.reasons[path] = reason{"on its way", arriving}
+		r.version++
 	}
 }
 
 // Cleared forgets what was noted of path.
 func (r *report) Cleared(path string) {
 	r.mu.Lock()
-	delete(r.reasons, path)
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if _, known := r.reasons[path]; known {
+		delete(r.reasons, path)
+		r.version++
+	}
 }
 
-func (r *report) note(path, reason string) (isNew bool) {
+// Gone forgets what was noted of path and all under it.
+func (r *report) Gone(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.reasons[path] == reason {
+	for p := range r.reasons {
+		if p == path || strings.HasPrefix(p, path+"/") {
+			delete(r.reasons, p)
+			r.version++
+		}
+	}
+}
+
+func (r *report) note(path string, why reason) (isNew bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reasons[path] == why {
 		return false
 	}
-	r.reasons[path] = reason
+	r.reasons[path] = why
+	r.version++
+	return true
+}
+
+// Version changes whenever the report does.
+func (r *report) Version() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.version
+}
+
+// Whole reports whether x has all that is known to be at the source. A stream
+// that was whole before stays so while paths are only arriving: else each new
+// file would be told of twice.
+func (r *report) Whole(x *index, before bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for path, why := range r.reasons {
+		switch {
+		case why.unknown == below:
+			return false
+		case why.unknown == unpublished, why.unknown == arriving && !before:
+			if p, err := events.ParsePath(path); err != nil || x.Get(p) == nil {
+				return false
+			}
+		}
+	}
 	return true
 }
 
@@ -61,8 +138,8 @@ func (r *report) Counts() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	counts := make(map[string]int)
-	for _, reason := range r.reasons {
-		counts[reason]++
+	for _, why := range r.reasons {
+		counts[why.text]++
 	}
 	return counts
 }

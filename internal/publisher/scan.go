@@ -21,7 +21,7 @@ type Item struct {
 // would. An error says why the answer is not whole; [ErrMassDelete] comes after
 // all items, and says that a run would halt.
 func Scan(ctx context.Context, conn *stream.Conn, o Options, item func(Item)) error {
-	p, err := open(conn, o)
+	p, err := open(conn, &o)
 	if err != nil {
 		return err
 	}
@@ -46,12 +46,13 @@ func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
 		if e.Kind == events.File {
 			m, _, err := p.src.Read(e.Path, nil)
 			if err != nil {
-				p.report.Failed("read", e.Path.String(), err)
+				p.report.Failed("read", e.Path.String(), err, unpublished)
 				continue
 			}
 			e = m.Entry
 		}
 		r := x.Get(e.Path)
+		e.Whole = r != nil && r.whole // a scan does not seal
 		if !x.Same(r, &e) {
 			item(Item{Path: e.Path, Was: x.entry(e.Path, r), Wanted: &e})
 		}
@@ -59,7 +60,7 @@ func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
 	for _, path := range pl.tombstones {
 		item(Item{Path: path, Was: x.entry(path, x.Get(path))})
 	}
-	return pl.check(x.Len())
+	return pl.check(x.Len(), massDeleteFloor)
 }
 
 // entry is the inverse of record, as far as it goes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,6 +20,9 @@ const (
 	blockEntries = 1000    // a server's limit on an atomic batch
 	blockBytes   = 8 << 20 // of raw bodies
 )
+
+// refusalPause is between two lines about refused publishes.
+const refusalPause = 10 * time.Second
 
 // sent counts what a round published.
 type sent struct {
@@ -38,6 +42,10 @@ type outgoing struct {
 // publish sends a plan: while one block is published the next is read.
 func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 	var n sent
+	root := len(pl.changes) > 0 && pl.changes[len(pl.changes)-1].meta.Entry.Path.IsRoot()
+	if root {
+		pl.changes = pl.changes[:len(pl.changes)-1]
+	}
 	blocks := make(chan []outgoing, 1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -77,7 +85,48 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 	if err := g.Wait(); err != nil {
 		return n, err
 	}
-	return n, s.sendTombstones(ctx, pl.tombstones, &n)
+	if err := s.sendTombstones(ctx, pl.tombstones, &n); err != nil {
+		return n, err
+	}
+	if n.refused == 0 && !s.refused.IsZero() && n.entries > 0 {
+		s.refused = time.Time{}
+		s.Log.Info("publishing again")
+	}
+	return n, s.seal(ctx, root, &n)
+}
+
+// seal publishes the root's entry, which says whether the stream is whole: it
+// comes last, when it is known what was stored. planned says that it is due;
+// otherwise it is sent only if it would say something new.
+func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
+	version := s.report.Version()
+	if !planned && (!s.scanned || version == s.sealed) {
+		return nil
+	}
+	m, err := s.src.Lstat(events.Path{})
+	if err != nil {
+		s.dirty.Hint([]source.Hint{{}})
+		return nil // the next round says why
+	}
+	e := m.Entry
+	e.Epoch = s.lease.Epoch()
+	if s.NumericIDs {
+		e.Owner, e.Group = "", ""
+	}
+	r := s.index.Get(e.Path)
+	e.Whole = r != nil && r.whole
+	if s.scanned {
+		e.Whole = s.report.Whole(s.index, e.Whole)
+	}
+	s.sealed = version
+	if s.index.Same(r, &e) {
+		return nil
+	}
+	message, err := s.message(&e, nil)
+	if err != nil {
+		return err
+	}
+	return s.send(ctx, []stream.Message{*message}, n, func(int) (*events.Entry, task) { return &e, task{} })
 }
 
 // prepare reads and compresses a block's files, in parallel.
@@ -114,6 +163,9 @@ func (s *session) encode(pl *plan, out *outgoing, c change) {
 	out.change, out.entry = c, c.meta.Entry
 	var payload []byte
 	if c.meta.Entry.Kind == events.File {
+		if out.err = s.settled(c); out.err != nil {
+			return
+		}
 		m, body, err := s.src.Read(c.meta.Entry.Path, nil)
 		if err != nil {
 			out.err = err
@@ -132,6 +184,19 @@ func (s *session) encode(pl *plan, out *outgoing, c change) {
 	}
 	out.entry.Epoch = s.lease.Epoch()
 	out.message, out.err = s.message(&out.entry, payload)
+}
+
+// settled gives source.ErrBusy for a file that was changed a moment ago and of
+// which the kernel does not say whether someone still writes it.
+func (s *session) settled(c change) error {
+	ctime := time.Unix(c.meta.Entry.Ctime.Sec, int64(c.meta.Entry.Ctime.Nsec))
+	if age := time.Since(ctime); age < 0 || age > settleUnasked || c.task.attempts > 6 {
+		return nil // with a clock of its own it has had its time by then
+	}
+	if _, known, err := s.src.Settled(c.meta.Entry.Path); err != nil || known {
+		return nil // reading says what is wrong
+	}
+	return source.ErrBusy
 }
 
 func (s *session) message(e *events.Entry, payload []byte) (*stream.Message, error) {
@@ -158,12 +223,9 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 			continue
 		}
 		s.report.Cleared(path.String())
+		delete(s.unsent, path)
 		if s.index.Same(s.index.Get(path), &out.entry) {
 			s.index.Put(&out.entry) // with the new ctime
-			continue
-		}
-		if path.IsRoot() && n.refused > 0 {
-			s.dirty.Retry(out.change.task, longestRetry) // it would seal a stream that lacks something
 			continue
 		}
 		messages = append(messages, *out.message)
@@ -172,14 +234,60 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 	return s.send(ctx, messages, n, func(i int) (*events.Entry, task) { return &of[i].entry, of[i].change.task })
 }
 
+// A shape tells a renamed file by what a rename does not change.
+type shape struct {
+	size  int64
+	mtime events.Time
+}
+
+// withhold notes a new file that could not be sent: a tombstone of its shape
+// may be its old name, and waits.
+func (s *session) withhold(c change) {
+	if c.isNew && c.meta.Entry.Kind == events.File {
+		s.unsent[c.meta.Entry.Path] = shape{c.meta.Entry.Size, c.meta.Entry.Mtime}
+	}
+}
+
+// withheld returns those of the tombstones that wait: a file that is on its way
+// under another name must not be gone under both, and a directory is not
+// deleted before what is in it.
+func (s *session) withheld(tombstones []events.Path) map[events.Path]bool {
+	waits := make(map[events.Path]bool)
+	shapes := make(map[shape]bool)
+	for path, of := range s.unsent {
+		if _, err := s.src.Lstat(path); errors.Is(err, source.ErrAbsent) {
+			delete(s.unsent, path)
+			continue
+		}
+		shapes[of] = true
+	}
+	if len(shapes) == 0 {
+		return waits
+	}
+	for _, path := range tombstones {
+		if r := s.index.Get(path); r == nil || r.kind != events.File || !shapes[shape{r.size, r.mtime}] {
+			continue
+		}
+		for p := path; !p.IsRoot(); p = p.Parent() {
+			waits[p] = true
+		}
+	}
+	return waits
+}
+
 // sendTombstones publishes the deletions that still are: lstat is asked once
 // more, since a path may be back since the round began.
 func (s *session) sendTombstones(ctx context.Context, paths []events.Path, n *sent) error {
+	waits := s.withheld(paths)
 	for len(paths) > 0 {
 		size := min(len(paths), blockEntries)
 		var entries []events.Entry
 		var messages []stream.Message
 		for _, path := range paths[:size] {
+			if waits[path] {
+				s.dirty.Retry(task{path: path, attempts: 4}, longestBusy)
+				continue
+			}
 			if _, err := s.src.Lstat(path); !errors.Is(err, source.ErrAbsent) {
 				if errors.Is(err, source.ErrRootLost) {
 					return err
@@ -214,7 +322,6 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 	if len(messages) == 0 {
 		return ctx.Err()
 	}
-	before := n.entries
 	var end error
 	for i, err := range s.lease.Publish(ctx, messages) {
 		e, t := entry(i)
@@ -231,19 +338,21 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 		switch {
 		case errors.Is(err, stream.ErrFenced):
 			end = err
-		case errors.Is(err, stream.ErrWentBack) && end == nil:
+		case (errors.Is(err, stream.ErrWentBack) || errors.Is(err, stream.ErrNoStream)) && end == nil:
 			end = fmt.Errorf("%w: %w", errAgain, err)
 		}
 		s.dirty.Retry(t, longestRetry)
 		n.refused++
-		if text := err.Error(); text != s.refusal {
-			s.refusal = text
+		if e.Kind != events.Tombstone {
+			s.report.Late(e.Path.String())
+			if s.index.Get(e.Path) == nil && e.Kind == events.File {
+				s.unsent[e.Path] = shape{e.Size, e.Mtime}
+			}
+		}
+		if time.Since(s.refused) > refusalPause && ctx.Err() == nil {
+			s.refused = time.Now()
 			s.Log.Error("not published, will try again", "path", strconv.Quote(e.Path.String()), "entries", len(messages), "err", err)
 		}
-	}
-	if s.refusal != "" && n.entries > before {
-		s.refusal = ""
-		s.Log.Info("publishing again")
 	}
 	if end == nil {
 		end = ctx.Err()

@@ -23,7 +23,10 @@ type session struct {
 	created    time.Time // of the stream
 	reconnects uint64    // of the connection when the stream was last looked at
 	halted     string    // why nothing is published, logged once
-	refusal    string    // the last error of a publish, logged once
+	refused    time.Time // when a refused publish was logged; zero: none is
+	scanned    bool      // the whole tree was looked at in this session
+	sealed     int       // version of the report that the root's entry tells of
+	unsent     map[events.Path]shape
 }
 
 // begin makes a missing stream, takes the lease and reads the snapshot, in
@@ -46,7 +49,7 @@ func (p *Publisher) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, p.transient(ctx, err)
 	}
-	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects}
+	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape)}
 	if err := s.learn(ctx); err != nil {
 		s.end()
 		return nil, p.transient(ctx, err)
@@ -147,10 +150,16 @@ func (s *session) run(ctx context.Context) error {
 // sameStream returns errAgain if, after a reconnect, the stream is not the one
 // that the index was read from, or lost what was acked.
 func (s *session) sameStream(ctx context.Context) error {
-	reconnects := s.conn.Reconnects()
-	if reconnects == s.reconnects {
+	if s.conn.Reconnects() == s.reconnects {
 		return nil
 	}
+	return s.checkStream(ctx)
+}
+
+// checkStream returns errAgain if the stream is not the one that the index was
+// read from, or lost something.
+func (s *session) checkStream(ctx context.Context) error {
+	reconnects := s.conn.Reconnects()
 	info, err := s.conn.StreamInfo(ctx, s.Site)
 	switch {
 	case ctx.Err() != nil:
@@ -163,6 +172,8 @@ func (s *session) sameStream(ctx context.Context) error {
 		return fmt.Errorf("%w: it was made anew", errAgain)
 	case info.LastSeq < s.lease.LastSeq():
 		return fmt.Errorf("%w: it went back from %d to %d", errAgain, s.lease.LastSeq(), info.LastSeq)
+	case info.Msgs < uint64(s.index.Certain()): //nolint:gosec // a count
+		return fmt.Errorf("%w: it has %d messages, %d paths were published", errAgain, info.Msgs, s.index.Len())
 	}
 	s.reconnects = reconnects
 	return nil
@@ -172,30 +183,37 @@ func (s *session) sameStream(ctx context.Context) error {
 // error only where the session must end.
 func (s *session) round(ctx context.Context, tasks []task) error {
 	start := time.Now()
+	if s.halted != "" {
+		// Only a scan of the whole tree ends it; not as often as hints come.
+		tasks = append(tasks, task{deep: true})
+		if err := pause(ctx, haltPause); err != nil {
+			return err
+		}
+	}
 	pl, err := s.examine(ctx, s.index, tasks)
 	if err != nil {
 		return err
 	}
+	if pl.scanned {
+		if err := s.checkStream(ctx); err != nil {
+			return err
+		}
+	}
 	for _, t := range pl.failed {
 		s.dirty.Retry(t, longestRetry)
 	}
-	if err := pl.check(s.index.Len()); err != nil {
-		switch {
-		case s.ConfirmDelete && !s.confirmed:
-			s.confirmed = true
-			s.Log.Warn("deleting as confirmed", "paths", len(pl.tombstones), "err", err)
-		default:
-			s.halt(err)
-			for _, t := range tasks {
-				t.attempts = max(t.attempts, 8) // half a second and more
-				s.dirty.Retry(t, longestRetry)
-			}
-			return nil
+	switch err := pl.check(s.index.Len(), s.floor); {
+	case err != nil && s.ConfirmDelete:
+		s.Log.Warn("deleting as confirmed", "paths", len(pl.tombstones), "err", err)
+	case err != nil:
+		s.halt(err)
+		for _, t := range tasks {
+			s.dirty.Retry(t, longestRetry)
 		}
+		return nil
 	}
-	if s.halted != "" {
-		s.Log.Info("no longer halted")
-		s.halted = ""
+	if pl.scanned {
+		s.passed()
 	}
 	sent, err := s.publish(ctx, pl)
 	if sent.entries > 0 {
@@ -204,6 +222,22 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 	}
 	return err
 }
+
+// passed notes that the whole tree was looked at and the guard had nothing
+// against it. The operator's word is used up by that, needed or not.
+func (s *session) passed() {
+	if s.halted != "" {
+		s.Log.Info("no longer halted")
+		s.halted = ""
+	}
+	if !s.scanned {
+		s.sealed = -1
+	}
+	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
+}
+
+// haltPause is between two scans while the guard holds everything.
+const haltPause = 500 * time.Millisecond
 
 func (s *session) halt(err error) {
 	if s.halted != err.Error() {
@@ -230,14 +264,18 @@ func (s *session) retryRead(c change, err error) {
 	case errors.Is(err, source.ErrAbsent):
 		s.dirty.Hint([]source.Hint{{Path: path}})
 	case errors.As(err, &skip):
-		s.report.Skipped(skip)
+		s.report.Skipped(skip, unpublished)
 	case errors.Is(err, source.ErrBusy), errors.Is(err, source.ErrUnstable):
 		if c.task.attempts >= giveUp {
-			s.report.Failed("settle", path.String(), err)
+			s.report.Failed("settle", path.String(), err, unpublished)
+		} else {
+			s.report.Late(path.String())
 		}
+		s.withhold(c)
 		s.dirty.Retry(c.task, longestBusy)
 	default:
-		s.report.Failed("read", path.String(), err)
+		s.report.Failed("read", path.String(), err, unpublished)
+		s.withhold(c)
 		s.dirty.Retry(c.task, longestRetry)
 	}
 }

@@ -45,7 +45,7 @@ func (w *Watcher) event(ev fsnotify.Event) {
 		return
 	}
 	child := parent.children[p.Base()]
-	if w.tree.opts.Filter.Excluded(p, child != nil) {
+	if w.tree.opts.Filter.excludes(p, child != nil) {
 		return
 	}
 	// A change of mode may have opened what was closed.
@@ -70,13 +70,13 @@ func (w *Watcher) nameEvent(p events.Path, parent *node, ev fsnotify.Event) {
 	}
 	if old != nil || ev.Has(fsnotify.Create) {
 		if w.tree.isDir(p) {
-			if !w.tree.opts.Filter.Excluded(p, true) {
+			if !w.tree.opts.Filter.excludes(p, true) {
 				w.push(parent.add(p.Base()), &job{top: p})
 			}
 			return
 		}
 	}
-	if !w.tree.opts.Filter.Excluded(p, old != nil) {
+	if !w.tree.opts.Filter.excludes(p, old != nil) {
 		w.burst.add(p, old != nil)
 	}
 }

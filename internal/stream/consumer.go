@@ -25,7 +25,7 @@ type Consumer struct {
 type Position struct {
 	Delivered  uint64 // the last one delivered
 	AckFloor   uint64 // everything up to it is acknowledged
-	Pending    uint64 // not delivered yet
+	Pending    uint64 // not delivered yet; too small for moments, see Delivery
 	AckPending uint64 // delivered, not acknowledged
 }
 

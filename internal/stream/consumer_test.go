@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 )
@@ -213,12 +212,8 @@ func TestConsumerThroughRestarts(t *testing.T) {
 	})
 	for range 4 {
 		publish(t, l, messages(t, 300, "x")...)
-		s.stop()
-		s.start()
-		if err := c.waitUp(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "publishing again", func() bool { return l.Publish(t.Context(), messages(t, 1, "y"))[0] == nil })
+		s.restart(nil, c)
+		publish(t, l, messages(t, 1, "y")...)
 	}
 	eventually(t, "everything", func() bool {
 		p, err := k.Position(t.Context())
@@ -281,22 +276,16 @@ func TestConsumerGone(t *testing.T) {
 					t.Fatal(err)
 				}
 			case "made anew":
-				s.stop()
-				s.wipe()
-				s.adjust = func(o *server.Options) { o.Port = 0 }
-				s.start()
-				if err := c.waitUp(t.Context()); err != nil {
+				s.restart(s.wipe, c)
+				if _, err := c.EnsureStream(t.Context(), site, Config{}); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "all of it again", func() bool {
-					_, err := c.EnsureStream(t.Context(), site, Config{})
-					return err == nil && c.AddNodes(t.Context(), site, []string{"b"}, NodeConfig{}) == nil
-				})
+				if err := c.AddNodes(t.Context(), site, []string{"b"}, NodeConfig{}); err != nil {
+					t.Fatal(err)
+				}
 			case "store wiped":
 				sentinel = ErrNoStream
-				s.stop()
-				s.wipe()
-				s.start()
+				s.restart(s.wipe, c)
 			}
 			select {
 			case err := <-r.done:

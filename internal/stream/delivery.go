@@ -14,7 +14,8 @@ import (
 // kept, not changed.
 //
 // Pending counts the messages that the consumer still has to deliver after
-// this one. Pending and Redelivered are zero where no consumer delivered it.
+// this one. While paths are rewritten it is too small for moments, even 0: good
+// for a progress bar, no proof of having everything. Pending and Redelivered are zero where no consumer delivered it.
 type Delivery struct {
 	Seq, Pending    uint64
 	Redelivered     bool

@@ -41,6 +41,8 @@
 //     sequence of the lease's subject; only the server compares.
 //   - Sequences of acknowledgements grow. One that does not means that the
 //     stream went back in time ([ErrWentBack]).
+//   - A consumer's count of what is pending is no proof of the end: it may be 0
+//     in the midst of a rewrite. Only the store itself, asked directly, is.
 //   - Requests that must see what the stream's leader has (the lease, the end
 //     of a snapshot) go to the leader; Direct Get may be answered by a replica
 //     that lags.

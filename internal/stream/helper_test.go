@@ -76,6 +76,24 @@ func (s *testServer) stop() {
 	}
 }
 
+// restart stops the server, does something to it, starts it, and waits until
+// its clients have seen all of that.
+func (s *testServer) restart(between func(), clients ...*Conn) {
+	s.t.Helper()
+	before := make([]uint64, len(clients))
+	for i, c := range clients {
+		before[i] = c.Reconnects()
+	}
+	s.stop()
+	if between != nil {
+		between()
+	}
+	s.start()
+	for i, c := range clients {
+		eventually(s.t, "reconnect", func() bool { return c.Reconnects() > before[i] })
+	}
+}
+
 func (s *testServer) wipe() {
 	s.t.Helper()
 	if err := os.RemoveAll(filepath.Join(s.dir, "jetstream")); err != nil {

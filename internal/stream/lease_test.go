@@ -122,12 +122,8 @@ func TestLeaseOutlivesTheServer(t *testing.T) {
 	s, c := newSite(t, nil)
 	l := acquire(t, c, "a")
 	publish(t, l, messages(t, 3, "1")...)
-	s.stop()
-	s.start()
-	if err := c.waitUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "publishing again", func() bool { return l.Publish(t.Context(), messages(t, 1, "2"))[0] == nil })
+	s.restart(nil, c)
+	publish(t, l, messages(t, 1, "2")...)
 	other := s.connect("second")
 	_, err := other.Acquire(t.Context(), site, Holder{Host: "b"}, false)
 	want(t, err, ErrHeld)

@@ -64,6 +64,13 @@ func (c *Conn) Nodes(ctx context.Context, site events.Site) ([]NodeState, error)
 	}
 }
 
+// LeaseSeq returns the sequence of the site's newest lease, 0 if nobody ever
+// held it. Errors are those of [Conn.StreamInfo].
+func (c *Conn) LeaseSeq(ctx context.Context, site events.Site) (uint64, error) {
+	_, seq, err := c.lastLease(ctx, site)
+	return seq, failed("read the lease", site, err)
+}
+
 // Publisher asks for the site's living publisher; nil: none answers.
 func (c *Conn) Publisher(ctx context.Context, site events.Site) (*Holder, error) {
 	last, seq, err := c.lastLease(ctx, site)

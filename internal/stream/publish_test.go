@@ -318,10 +318,7 @@ func TestPublishFindsThatTheStreamWentBack(t *testing.T) {
 		s, c := newSite(t, nil)
 		l := acquire(t, c, "a")
 		publish(t, l, messages(t, 30, "x")...)
-		s.stop()
-		s.wipe()
-		s.start()
-		eventually(t, "reconnect", c.Connected)
+		s.restart(s.wipe, c)
 		errs := l.Publish(t.Context(), messages(t, 1, "x"))
 		want(t, errs[0], ErrNoStream)
 		if _, err := c.EnsureStream(t.Context(), site, Config{}); err != nil {

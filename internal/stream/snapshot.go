@@ -52,25 +52,30 @@ type snapshot struct {
 	fn   func(seq uint64, subject, header string) error
 }
 
+// run reads in up to three steps, each on from where the one before ended. A
+// consumer is fast, but its count of what is left is too small for a moment
+// while paths are rewritten: the server takes the old message off before it
+// adds the new one. So that its zero proves nothing, and the end is left to
+// Direct Get, which asks the store itself.
 func (s *snapshot) run(ctx context.Context) error {
-	if err := s.readOn(ctx); err != nil {
-		return err
-	}
-	return s.tail(ctx)
-}
-
-func (s *snapshot) readOn(ctx context.Context) error {
 	if !s.c.noSnapshot.Load() {
 		err := s.byConsumer(ctx)
-		if !errors.Is(err, errNoSnapshotConsumer) {
+		if errors.Is(err, errNoSnapshotConsumer) {
+			if errors.Is(err, ErrDenied) {
+				s.c.noSnapshot.Store(true) // until the next connect
+			}
+			s.c.log.Debug("snapshot by direct get", "err", err)
+		} else if err != nil {
 			return err
 		}
-		if errors.Is(err, ErrDenied) {
-			s.c.noSnapshot.Store(true) // until the next connect
-		}
-		s.c.log.Debug("snapshot by direct get", "err", err)
 	}
-	return s.byDirect(ctx)
+	if err := s.byDirect(ctx); err != nil {
+		return err
+	}
+	if s.info.Replicas <= 1 {
+		return nil
+	}
+	return s.tail(ctx)
 }
 
 func (s *snapshot) take(d *Delivery) error {
@@ -82,21 +87,14 @@ func (s *snapshot) take(d *Delivery) error {
 }
 
 // tail reads what is left from the leader itself, one by one. There is
-// something only if a replica that lags has answered before, or the count of
-// what is left was wrong. On a stream with replicas this is what makes the
-// snapshot whole: a path may have been skipped since one replica had a newer
-// version of it, which another one, that answered last, did not have yet. The
-// leader has it.
+// something only if a replica that lags has answered before. On a stream with
+// replicas this is what makes the snapshot whole: a path may have been skipped
+// since one replica had a newer version of it, which another one, that answered
+// last, did not have yet. The leader has it.
 func (s *snapshot) tail(ctx context.Context) error {
-	if s.info.Replicas <= 1 && s.next > s.info.LastSeq {
-		return nil
-	}
 	for {
 		d, err := s.c.leaderGet(ctx, s.site, map[string]any{"seq": s.next, "next_by_subj": ">"})
-		switch {
-		case errors.Is(err, ErrDenied) && s.info.Replicas <= 1:
-			return nil
-		case err != nil || d == nil:
+		if err != nil || d == nil {
 			return err
 		}
 		if err := s.take(d); err != nil {
@@ -203,7 +201,7 @@ func (s *snapshot) dropConsumer(ctx context.Context, name string) {
 	}
 }
 
-// byDirect reads whole messages, page by page.
+// byDirect reads whole messages, page by page, until the store has no more.
 func (s *snapshot) byDirect(ctx context.Context) error {
 	r, err := s.c.openDirect(ctx, streamName(s.site))
 	if err != nil {

@@ -21,13 +21,13 @@ type follower struct {
 	pipeline *pipeline
 	seen     atomic.Uint64 // the newest message that was put
 	mark     apply.Watermark
-	sealed   bool   // the stream was, when the tree was reconciled
-	last     uint64 // the newest message that was committed, parked or held
+	retryAt  time.Time // when what is held is tried next; zero: nothing is
+	last     uint64    // the newest message that was committed, parked or held
 	holdings holdings
 }
 
-func newFollower(s *subscriber, mark apply.Watermark, sealed bool) *follower {
-	return &follower{subscriber: s, pipeline: newPipeline(s), mark: mark, sealed: sealed, last: mark.Seq}
+func newFollower(s *subscriber, mark apply.Watermark) *follower {
+	return &follower{subscriber: s, pipeline: newPipeline(s), mark: mark, last: mark.Seq}
 }
 
 // put adds a delivery; it blocks while there is too much to do.
@@ -59,14 +59,20 @@ func (f *follower) run(ctx context.Context) error {
 				err = f.deliver(ctx, group)
 				f.pipeline.release(group)
 				group = nil
-			} else {
+			}
+			if err == nil && !f.retryAt.IsZero() && !time.Now().Before(f.retryAt) {
+				f.retryAt = time.Time{}
 				err = f.retry(ctx)
 			}
 			if err != nil {
 				return err
 			}
-			if len(f.holdings.list) > 0 {
-				retry.Reset(f.holdings.Wait())
+			// Whatever comes meanwhile does not put the next try off.
+			if len(f.holdings.list) > 0 && f.retryAt.IsZero() {
+				f.retryAt = time.Now().Add(f.holdings.Wait())
+			}
+			if !f.retryAt.IsZero() {
+				retry.Reset(max(0, time.Until(f.retryAt)))
 			}
 		}
 	})
@@ -99,63 +105,68 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	return nil
 }
 
-// retry tries what is held, in order. What the stream no longer has was
-// superseded: the newer entry comes, or came.
+// retry tries what is held, in order and a part at a time. What the stream no
+// longer has was superseded: the newer entry comes, or came.
 func (f *follower) retry(ctx context.Context) error {
-	held := f.holdings.Take()
-	if len(held) == 0 {
-		return nil
-	}
-	bySeq := make(map[uint64]hold, len(held))
-	for len(held) > 0 {
-		part := held[:min(len(held), pullMessages)]
-		seqs := make([]uint64, len(part))
-		for i, h := range part {
-			seqs[i] = h.delivery.Seq
-			bySeq[h.delivery.Seq] = h
-			if err := h.delivery.InProgress(); err != nil {
-				f.Log.Debug("in-progress not sent", "seq", h.delivery.Seq, "err", err)
-			}
-		}
-		var items []*item
-		err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
-			it := &item{delivery: d, ready: make(chan struct{})}
-			it.stage(ctx, f.Site, f.tree)
-			it.delivery = bySeq[d.Seq].delivery // the one that can be acked
-			delete(bySeq, d.Seq)
-			items = append(items, it)
-			return nil
-		})
-		if err != nil {
-			for _, it := range items {
-				it.discard()
-			}
-			f.holdings.list = append(f.holdings.list, held...)
-			f.holdings.attempts++
-			f.Log.Warn("held entries not fetched", "entries", len(held), "err", err)
-			return ctx.Err()
-		}
-		var acks []stream.Delivery
-		for _, h := range part {
-			if _, gone := bySeq[h.delivery.Seq]; gone {
-				acks = append(acks, h.delivery)
-			}
-		}
-		held = held[len(part):]
-		n, err := f.apply(ctx, items, acks)
-		for _, it := range items {
-			it.discard()
-		}
+	applied := 0
+	for at := 0; at < len(f.holdings.list); {
+		before := len(f.holdings.list)
+		n, err := f.retryPart(ctx, f.holdings.Take(at, heldAtOnce))
 		if err != nil {
 			return err
 		}
-		f.holdings.attempts++
-		if n > 0 {
-			f.holdings.attempts = 0
-			f.Log.Info("held entries applied", "entries", n, "held", len(f.holdings.list))
-		}
+		applied += n
+		at += len(f.holdings.list) - (before - min(heldAtOnce, before-at)) // those that failed again
+	}
+	f.holdings.attempts++
+	if applied > 0 {
+		f.holdings.attempts = 0
+		f.Log.Info("held entries applied", "entries", applied, "held", len(f.holdings.list))
 	}
 	return nil
+}
+
+// heldAtOnce bounds what a retry fetches and stages.
+const heldAtOnce = 64
+
+func (f *follower) retryPart(ctx context.Context, part []hold) (int, error) {
+	bySeq := make(map[uint64]hold, len(part))
+	seqs := make([]uint64, len(part))
+	for i, h := range part {
+		seqs[i] = h.delivery.Seq
+		bySeq[h.delivery.Seq] = h
+		if err := h.delivery.InProgress(); err != nil {
+			f.Log.Debug("in-progress not sent", "seq", h.delivery.Seq, "err", err)
+		}
+	}
+	var items []*item
+	defer func() {
+		for _, it := range items {
+			it.discard()
+		}
+	}()
+	err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
+		it := &item{delivery: d, ready: make(chan struct{})}
+		it.stage(ctx, f.Site, f.tree)
+		it.delivery = bySeq[d.Seq].delivery // the one that can be acked
+		delete(bySeq, d.Seq)
+		items = append(items, it)
+		return nil
+	})
+	if err != nil {
+		for _, h := range part {
+			f.holdings.Add(h.delivery, h.entry, errors.New(h.cause))
+		}
+		f.Log.Warn("held entries not fetched", "entries", len(part), "err", err)
+		return 0, ctx.Err()
+	}
+	var acks []stream.Delivery
+	for _, h := range part {
+		if _, gone := bySeq[h.delivery.Seq]; gone {
+			acks = append(acks, h.delivery)
+		}
+	}
+	return f.apply(ctx, items, acks)
 }
 
 // apply commits a group, parks or holds what of it failed, moves the
@@ -164,7 +175,9 @@ func (f *follower) retry(ctx context.Context) error {
 func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Delivery) (int, error) {
 	applying := make([]*item, 0, len(group))
 	for _, it := range group {
-		f.mark.Epoch = max(f.mark.Epoch, it.entry.Epoch)
+		if it.delivery.Subject == f.Site.LeaseSubject() {
+			f.mark.Epoch = max(f.mark.Epoch, it.delivery.Seq)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
@@ -178,11 +191,11 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 			acks = append(acks, it.delivery)
 			continue
 		}
-		acks = append(acks, f.holdings.Supersede(it.entry.Path)...)
+		acks = append(acks, f.holdings.Supersede(it.delivery.Seq, it.entry.Path)...)
 		switch {
 		case it.err != nil:
 			f.hold(it, it.err)
-		case f.holdings.Blocks(&it.entry):
+		case f.holdings.Blocks(it.delivery.Seq, &it.entry):
 			f.hold(it, errBehind)
 		default:
 			applying = append(applying, it)
@@ -197,11 +210,12 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 		acks = append(acks, it.delivery)
 	}
 	if at := f.holdings.Before(f.last); at > f.mark.Seq {
-		f.mark.Seq, f.mark.Time = at, time.Now().UTC()
-		if f.sealed { // else the tree is to be reconciled, whenever we start
-			if err := f.tree.Mark(f.mark); err != nil {
-				return n, err
-			}
+		f.mark.Seq = at
+		if len(group) > 0 {
+			f.mark.Time = group[len(group)-1].delivery.Time.UTC()
+		}
+		if err := f.tree.Mark(f.mark); err != nil {
+			return n, err
 		}
 	}
 	for i := range acks {
@@ -210,7 +224,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 		}
 	}
 	f.status.follow(f.mark, f.holdings.list)
-	if !f.sealed && slices.ContainsFunc(done, func(it *item) bool { return it.entry.Path.IsRoot() }) {
+	if f.mark.Unswept && slices.ContainsFunc(done, func(it *item) bool { return it.entry.Whole }) {
 		return n, errSealed
 	}
 	return n, nil

@@ -40,19 +40,21 @@ func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) {
 	}
 }
 
-// Blocks reports whether something held must be applied before e can be.
-func (h *holdings) Blocks(e *events.Entry) bool {
-	return slices.ContainsFunc(h.list, func(x hold) bool { return events.Ordered(&x.entry, e) })
+// Blocks reports whether something held must be applied before e, of the
+// message seq, can be.
+func (h *holdings) Blocks(seq uint64, e *events.Entry) bool {
+	return slices.ContainsFunc(h.list, func(x hold) bool { return x.delivery.Seq < seq && events.Ordered(&x.entry, e) })
 }
 
-// Supersede drops what is held of path, since a newer entry of it is here,
-// and returns the deliveries to ack.
-func (h *holdings) Supersede(path events.Path) (old []stream.Delivery) {
+// Supersede drops what is held of path from before the message seq, since a
+// newer entry of it is here, and returns the deliveries to ack.
+func (h *holdings) Supersede(seq uint64, path events.Path) (old []stream.Delivery) {
 	h.list = slices.DeleteFunc(h.list, func(x hold) bool {
-		if x.entry.Path == path {
+		older := x.entry.Path == path && x.delivery.Seq < seq
+		if older {
 			old = append(old, x.delivery)
 		}
-		return x.entry.Path == path
+		return older
 	})
 	return old
 }
@@ -70,11 +72,13 @@ func (h *holdings) Before(last uint64) uint64 {
 	return last
 }
 
-// Take empties the holdings and returns them, in stream order.
-func (h *holdings) Take() []hold {
-	list := h.list
-	h.list = nil
-	return list
+// Take removes up to n of the holdings from place at on, and returns them in
+// stream order. The rest stays held.
+func (h *holdings) Take(at, n int) []hold {
+	n = min(n, len(h.list)-at)
+	part := slices.Clone(h.list[at : at+n])
+	h.list = slices.Delete(h.list, at, at+n)
+	return part
 }
 
 // Wait is how long to the next try.

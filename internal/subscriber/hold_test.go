@@ -33,7 +33,7 @@ func TestHoldingsKeepTheWatermarkBelow(t *testing.T) {
 	if got := h.Before(20); got != 4 {
 		t.Errorf("5 is held: %d", got)
 	}
-	if old := h.Supersede(entry(t, "a", events.File).Path); len(old) != 1 || old[0].Seq != 5 {
+	if old := h.Supersede(20, entry(t, "a", events.File).Path); len(old) != 1 || old[0].Seq != 5 {
 		t.Errorf("superseded: %+v", old)
 	}
 	if got := h.Before(20); got != 8 || h.Holds(5) || !h.Holds(9) {
@@ -60,8 +60,28 @@ func TestHoldingsBlockWhatOrderMatters(t *testing.T) {
 	} {
 		var h holdings
 		h.Add(stream.Delivery{Seq: 1}, c.held, errBehind)
-		if got := h.Blocks(&c.comes); got != c.blocks {
+		if got := h.Blocks(2, &c.comes); got != c.blocks {
 			t.Errorf("%v %v held, %v %v comes: blocks %v", c.held.Kind, c.held.Path, c.comes.Kind, c.comes.Path, got)
 		}
+	}
+}
+
+// TestHoldingsAreTriedInParts: what is not tried yet stays held, so that the
+// watermark stays below it.
+func TestHoldingsAreTriedInParts(t *testing.T) {
+	var h holdings
+	for seq := uint64(1); seq <= 10; seq++ {
+		h.Add(stream.Delivery{Seq: seq}, entry(t, "p", events.File), errBehind)
+	}
+	part := h.Take(0, 4)
+	if len(part) != 4 || part[0].delivery.Seq != 1 || h.Before(100) != 4 {
+		t.Fatalf("first part %+v, watermark %d", part, h.Before(100))
+	}
+	h.Add(part[2].delivery, part[2].entry, errBehind) // it fails again
+	if part = h.Take(1, 4); len(part) != 4 || part[0].delivery.Seq != 5 || h.Before(100) != 2 {
+		t.Fatalf("second part %+v, watermark %d", part, h.Before(100))
+	}
+	if part = h.Take(1, 4); len(part) != 2 || part[0].delivery.Seq != 9 || len(h.Take(1, 4)) != 0 {
+		t.Fatalf("last part %+v", part)
 	}
 }

@@ -19,44 +19,57 @@ import (
 // A survey is how a tree differs from a snapshot of its stream.
 type survey struct {
 	info    stream.Info
-	want    map[events.Path]*events.Entry
-	seqs    []uint64 // of the entries to apply, ascending
+	lease   uint64
+	want    map[events.Path]*events.Entry // tombstones too
+	live    int                           // of want, without them
+	seqs    []uint64                      // of the entries to apply, ascending
 	foreign []events.Path
-	kept    int // foreign paths that are protected
-	sealed  bool
+	kept    []events.Path // what stays though the stream lacks it
+	sealed  bool          // the stream tells what is foreign
+	blind   error         // something could not be looked at
 }
 
 // look reads the snapshot and compares the tree with it; item, if not nil, is
-// told of each difference.
+// told of each difference. What could not be looked at does not hinder the
+// rest.
 func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Difference)) (*survey, error) {
 	v := &survey{want: make(map[events.Path]*events.Entry)}
 	seqOf := make(map[events.Path]uint64)
-	info, err := s.conn.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
+	unreadable := false
+	var err error
+	if v.lease, err = s.conn.LeaseSeq(ctx, s.Site); err != nil {
+		return nil, err
+	}
+	v.info, err = s.conn.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
 		e, err := events.Decode(s.Site, subject, header)
 		if err != nil {
-			// It is parked when it is delivered or fetched.
+			// It is parked when it is fetched, and its path keeps what it has.
 			v.seqs = append(v.seqs, seq)
+			p, ok := s.Site.PathOf(subject)
+			v.kept = append(v.kept, p)
+			unreadable = unreadable || !ok
 			return nil
 		}
 		seqOf[e.Path] = seq
-		if e.Kind == events.Tombstone {
-			delete(v.want, e.Path)
-		} else {
-			v.want[e.Path] = &e
-		}
+		v.want[e.Path] = &e
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	v.info = info
-	_, v.sealed = v.want[events.Path{}]
+	for _, e := range v.want {
+		if e.Kind != events.Tombstone {
+			v.live++
+		}
+	}
+	root := v.want[events.Path{}]
+	v.sealed = root != nil && root.Whole && !unreadable
 	err = s.tree.Compare(ctx, v.want, checksum, func(d apply.Difference) error {
 		switch {
 		case d.Want != nil:
 			v.seqs = append(v.seqs, seqOf[d.Path])
 		case s.protected(d.Path):
-			v.kept++
+			v.kept = append(v.kept, d.Path)
 			return nil
 		default:
 			v.foreign = append(v.foreign, d.Path)
@@ -66,8 +79,30 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 		}
 		return nil
 	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var unseen *apply.UnseenError
+	if errors.As(err, &unseen) {
+		// Applying it tells what is in the way, and holds it until that is gone.
+		for p := range v.want {
+			if slices.ContainsFunc(unseen.Paths, p.Within) {
+				v.seqs = append(v.seqs, seqOf[p])
+			}
+		}
+	}
+	if err != nil {
+		v.blind = err
+		s.Log.Error("not all of the tree could be looked at", "err", err)
+	}
 	slices.Sort(v.seqs)
-	return v, err
+	v.seqs = slices.Compact(v.seqs)
+	if len(v.kept) > 0 {
+		v.foreign = slices.DeleteFunc(v.foreign, func(f events.Path) bool {
+			return slices.ContainsFunc(v.kept, func(k events.Path) bool { return k.Kin(f) })
+		})
+	}
+	return v, nil
 }
 
 // protected reports whether a foreign path stays: what a publisher would not
@@ -77,23 +112,25 @@ func (s *subscriber) protected(p events.Path) bool {
 }
 
 // reconcile makes the tree equal to the stream's present snapshot and returns
-// the watermark from which to follow. It is durable if the stream is sealed;
-// else foreign paths are not known yet, and the next start reconciles again.
-// checksum reads every byte of what seems equal.
-func (s *subscriber) reconcile(ctx context.Context, why string, checksum bool) (mark apply.Watermark, sealed bool, err error) {
+// the watermark, durable, from which to follow. It is unswept if the stream
+// does not tell what is foreign, or if that could not be removed. checksum
+// reads every byte of what seems equal.
+func (s *subscriber) reconcile(ctx context.Context, why string, checksum bool) (mark apply.Watermark, err error) {
 	start := time.Now()
 	s.Log.Info("reconciling", "site", s.Site, "path", strconv.Quote(s.Root), "cause", why)
 	v, err := s.look(ctx, checksum, nil)
 	if err != nil {
-		return mark, false, err
+		return mark, err
 	}
 	if err := s.guard(v); err != nil {
-		return mark, false, err
+		return mark, err
 	}
-	mark = apply.Watermark{Site: s.Site, Stream: v.info.Created, Seq: v.info.LastSeq}
-	failed, err := s.repair(ctx, v, &mark)
+	failed, err := s.repair(ctx, v)
 	if err != nil {
-		return mark, false, err
+		return mark, err
+	}
+	mark = apply.Watermark{
+		Site: s.Site, Stream: v.info.Created, Epoch: v.lease, Seq: v.info.LastSeq, Time: start.UTC(), Unswept: !v.sealed,
 	}
 	if failed > 0 {
 		mark.Seq = min(mark.Seq, failed-1)
@@ -101,31 +138,33 @@ func (s *subscriber) reconcile(ctx context.Context, why string, checksum bool) (
 	removed := 0
 	if s.Foreign == apply.TrashForeign && v.sealed {
 		if removed, err = s.tree.RemoveForeign(ctx, v.foreign); err != nil {
-			return mark, false, err
+			if ctx.Err() != nil {
+				return mark, ctx.Err()
+			}
+			s.Log.Error("not all foreign paths could be removed, the next reconcile tries again", "err", err)
 		}
 	}
-	mark.Time = time.Now().UTC()
-	if v.sealed {
-		if err := s.tree.Mark(mark); err != nil {
-			return mark, false, err
-		}
+	if err := s.tree.Mark(mark); err != nil {
+		return mark, err
 	}
-	s.Log.Info("reconciled", "paths", len(v.want), "differed", len(v.seqs), "foreign", len(v.foreign),
-		"removed", removed, "protected", v.kept, "sealed", v.sealed, "seq", mark.Seq, "elapsed", time.Since(start))
+	if _, err := s.tree.ExpireTrash(ctx); err != nil {
+		s.Log.Warn("old trash not removed", "err", err)
+	}
+	s.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign),
+		"removed", removed, "protected", len(v.kept), "sealed", v.sealed, "seq", mark.Seq, "elapsed", time.Since(start))
 	s.status.follow(mark, nil)
-	return mark, v.sealed, nil
+	return mark, nil
 }
 
 // guard is the node's side of P4: a snapshot that lacks most of what stands
 // here is more likely another site's, or one that is still being filled.
 func (s *subscriber) guard(v *survey) error {
-	if s.Foreign != apply.TrashForeign || !v.sealed || len(v.foreign) <= massDeleteFloor || len(v.foreign) <= len(v.want) {
+	if s.Foreign != apply.TrashForeign || !v.sealed || len(v.foreign) <= massDeleteFloor || len(v.foreign) <= v.live {
 		return nil
 	}
 	err := fmt.Errorf("%w: site %s has %d paths, and %d others stand in %q; is it the right root? "+
-		"If so, start with --confirm-delete, or keep them with --foreign keep", ErrMassDelete, s.Site, len(v.want), len(v.foreign), s.Root)
-	if s.ConfirmDelete && !s.confirmed {
-		s.confirmed = true
+		"If so, start with --confirm-delete, or keep them with --foreign keep", ErrMassDelete, s.Site, v.live, len(v.foreign), s.Root)
+	if s.ConfirmDelete {
 		s.Log.Warn("removing as confirmed", "err", err)
 		return nil
 	}
@@ -136,7 +175,7 @@ const massDeleteFloor = 100
 
 // repair fetches and applies what differs. It returns the lowest sequence that
 // could not be applied for now, 0 if there is none.
-func (s *subscriber) repair(ctx context.Context, v *survey, mark *apply.Watermark) (failed uint64, err error) {
+func (s *subscriber) repair(ctx context.Context, v *survey) (failed uint64, err error) {
 	p := newPipeline(s)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -157,9 +196,6 @@ func (s *subscriber) repair(ctx context.Context, v *survey, mark *apply.Watermar
 					return nil
 				}
 				return err
-			}
-			for _, it := range group {
-				mark.Epoch = max(mark.Epoch, it.entry.Epoch)
 			}
 			low, err := s.settle(ctx, group)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"strconv"
 	"time"
@@ -46,9 +47,9 @@ type Options struct {
 
 const (
 	defaultReconcile = 24 * time.Hour
-	// tombstoneLife is how long a deletion is to be read in the stream. A node
-	// that was away longer compares the whole tree.
-	tombstoneLife = 29 * 24 * time.Hour
+	// tombstoneLife is how long a deletion is to be read in a stream that does
+	// not say it. A node that was away longer compares the whole tree.
+	tombstoneLife = 30 * 24 * time.Hour
 )
 
 func (o *Options) applyOptions(codec *events.Codec) apply.Options {
@@ -62,12 +63,13 @@ func (o *Options) applyOptions(codec *events.Codec) apply.Options {
 // runs sessions, or by the status, which has a lock.
 type subscriber struct {
 	Options
-	conn      *stream.Conn
-	tree      *apply.Tree
-	codec     *events.Codec
-	status    *status
-	confirmed bool   // the operator's word was used
-	waiting   string // what it waits for, logged once
+	conn       *stream.Conn
+	tree       *apply.Tree
+	codec      *events.Codec
+	status     *status
+	needed     need      // a reconcile, though the watermark fits
+	reconciled time.Time // when the tree was last compared, or the program was started
+	waiting    string    // what it waits for, logged once
 }
 
 // Run keeps the tree until ctx ends, and returns nil then. It returns an error
@@ -75,6 +77,10 @@ type subscriber struct {
 // the broker does not accept us. Everything else is waited out: a consumer
 // that we may not create, too, since the publisher may make it yet.
 func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
+	root, err := os.Stat(o.Root)
+	if err != nil {
+		return err
+	}
 	s, err := open(conn, o, apply.Open)
 	if err != nil {
 		return err
@@ -82,6 +88,7 @@ func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.status.keep(ctx, conn) })
+	g.Go(func() error { return watchRoot(ctx, s.Root, root) })
 	g.Go(func() error { return s.run(ctx) })
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
@@ -102,7 +109,7 @@ func open(conn *stream.Conn, o Options, openTree func(apply.Options) (*apply.Tre
 		codec.Close()
 		return nil, err
 	}
-	return &subscriber{Options: o, conn: conn, tree: tree, codec: codec, status: newStatus(&o, tree)}, nil
+	return &subscriber{Options: o, conn: conn, tree: tree, codec: codec, status: newStatus(&o, tree), reconciled: time.Now()}, nil
 }
 
 func (s *subscriber) close() error {
@@ -110,20 +117,41 @@ func (s *subscriber) close() error {
 	return s.tree.Close()
 }
 
+// ErrRootReplaced reports that the root is not the directory any more that is
+// kept: what is applied is not what is served.
+var ErrRootReplaced = errors.New("the root directory was replaced")
+
+// rootInterval is between two looks at the root.
+const rootInterval = 10 * time.Second
+
+// watchRoot returns ErrRootReplaced when root is not the directory was.
+func watchRoot(ctx context.Context, root string, was os.FileInfo) error {
+	for {
+		if err := pause(ctx, rootInterval); err != nil {
+			return err
+		}
+		now, err := os.Stat(root)
+		if err != nil {
+			return fmt.Errorf("%w: %w; start again when it is back", ErrRootReplaced, err)
+		}
+		if !os.SameFile(was, now) {
+			return fmt.Errorf("%w: %q; start again, and the new one is compared", ErrRootReplaced, root)
+		}
+	}
+}
+
 // run is one session after the other: each finds out where the node stands.
 func (s *subscriber) run(ctx context.Context) error {
-	again := notNeeded
 	for {
-		err := s.session(ctx, again)
-		again = notNeeded
+		err := s.session(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errSealed):
-			again = foreignOnly
+			s.needed = foreignOnly
 			continue
 		case errors.Is(err, errDue):
-			again = whole
+			s.needed = whole
 			continue
 		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
@@ -172,7 +200,7 @@ var errStreamChanged = errors.New("the stream is another one or went back")
 
 // session follows the stream until ctx ends, a reconcile is due, or something
 // breaks that a new session may mend.
-func (s *subscriber) session(ctx context.Context, again need) error {
+func (s *subscriber) session(ctx context.Context) error {
 	reconnects := s.conn.Reconnects()
 	info, err := s.conn.StreamInfo(ctx, s.Site)
 	if err != nil {
@@ -183,22 +211,27 @@ func (s *subscriber) session(ctx context.Context, again need) error {
 		return err
 	}
 	mark, ok := s.tree.Watermark()
-	sealed, why := true, unfit(mark, ok, s.Site, info)
-	if again != notNeeded || why != "" {
+	lease, err := s.conn.LeaseSeq(ctx, s.Site)
+	if err != nil {
+		return err
+	}
+	if why := unfit(mark, ok, s.Site, info, lease); s.needed != notNeeded || why != "" {
 		// What was applied a moment ago need not be read again.
-		if mark, sealed, err = s.reconcile(ctx, cmp.Or(string(again), why), again != foreignOnly); err != nil {
+		if mark, err = s.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed != foreignOnly); err != nil {
 			return err
 		}
+		s.needed, s.reconciled = notNeeded, time.Now()
 	}
+	s.ConfirmDelete = false // it was of the first time
 	if err := consumer.Reset(ctx, mark.Seq+1); err != nil {
 		return err
 	}
 	s.Log.Info("following", "site", s.Site, "node", s.Node, "path", strconv.Quote(s.Root), "seq", mark.Seq)
 	s.wait("")
 
-	ctx, cancel := context.WithTimeout(ctx, s.Reconcile)
+	ctx, cancel := context.WithDeadline(ctx, s.reconciled.Add(s.Reconcile))
 	defer cancel()
-	f := newFollower(s, mark, sealed)
+	f := newFollower(s, mark)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.run(gctx) })
 	g.Go(func() error {
@@ -220,7 +253,8 @@ const (
 
 // unfit says why the watermark does not tell where in the stream the tree
 // stands; "" if it does.
-func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info) string {
+func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, lease uint64) string {
+	life := cmp.Or(info.TombstoneTTL, tombstoneLife)
 	switch {
 	case !ok:
 		return "the tree has no watermark"
@@ -230,7 +264,9 @@ func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info) st
 		return "the stream is another one"
 	case mark.Seq > info.LastSeq:
 		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
-	case time.Since(mark.Time) > tombstoneLife:
+	case lease <= mark.Seq && lease > mark.Epoch:
+		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, mark.Seq)
+	case time.Since(mark.Time) > life-life/16:
 		return "the node was away longer than deletions are kept"
 	}
 	return ""
@@ -254,7 +290,11 @@ func (s *subscriber) watchStream(ctx context.Context, began stream.Info, reconne
 			return err
 		}
 		mark, _ := s.tree.Watermark()
-		if !info.Created.Equal(began.Created) || info.LastSeq < mark.Seq {
+		lease, err := s.conn.LeaseSeq(ctx, s.Site)
+		if err != nil {
+			return err
+		}
+		if !info.Created.Equal(began.Created) || info.LastSeq < mark.Seq || lease <= mark.Seq && lease > mark.Epoch {
 			return errStreamChanged
 		}
 	}

@@ -11,6 +11,7 @@ import (
 type Verdict struct {
 	Paths       int    // that the stream has
 	Differences int    // before a repair
+	Left        int    // after it
 	Protected   int    // foreign paths that stay
 	LastSeq     uint64 // of the snapshot
 	Seq         uint64 // of the node's watermark: less means that entries are on the way
@@ -42,11 +43,18 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	}
 	mark, _ := s.tree.Watermark()
 	v = Verdict{
-		Paths: len(found.want), Differences: len(found.seqs) + len(found.foreign), Protected: found.kept,
+		Paths: found.live, Differences: len(found.seqs) + len(found.foreign), Protected: len(found.kept),
 		LastSeq: found.info.LastSeq, Seq: mark.Seq, Unsealed: !found.sealed,
 	}
-	if repair {
-		_, _, err = s.reconcile(ctx, "an operator asked for it", checksum)
+	if !repair {
+		return v, found.blind
+	}
+	_, err = s.reconcile(ctx, "an operator asked for it", checksum)
+	if err == nil {
+		if found, err = s.look(ctx, checksum, nil); err == nil {
+			v.Left = len(found.seqs) + len(found.foreign)
+			err = found.blind
+		}
 	}
 	return v, err
 }

@@ -1,0 +1,75 @@
+package apply
+
+import (
+	"fmt"
+	"os"
+
+	"treecast/internal/events"
+)
+
+type powerFile struct {
+	p *power
+	f *kernelFile
+}
+
+func (f *powerFile) Read(b []byte) (n int, err error) {
+	err = f.p.do("read", func() (err error) { n, err = f.f.Read(b); return err })
+	return n, err
+}
+
+func (f *powerFile) ReadAt(b []byte, off int64) (n int, err error) {
+	err = f.p.do("pread", func() (err error) { n, err = f.f.ReadAt(b, off); return err })
+	return n, err
+}
+
+func (f *powerFile) Write(b []byte) (n int, err error) {
+	err = f.p.do("write", func() (err error) { n, err = f.f.Write(b); return err })
+	return n, err
+}
+
+func (f *powerFile) WriteAt(b []byte, off int64) (n int, err error) {
+	err = f.p.do("pwrite", func() (err error) { n, err = f.f.WriteAt(b, off); return err })
+	return n, err
+}
+
+func (f *powerFile) stat() (st stat, err error) {
+	err = f.p.do("fstat", func() (err error) { st, err = f.f.stat(); return err })
+	return st, err
+}
+
+func (f *powerFile) chown(uid, gid uint32) error {
+	return f.p.do("fchown", func() error { return f.f.chown(uid, gid) })
+}
+
+func (f *powerFile) chmod(mode uint16) error {
+	return f.p.do("fchmod", func() error { return f.f.chmod(mode) })
+}
+
+func (f *powerFile) chtimes(mtime events.Time) error {
+	return f.p.do("futimens", func() error { return f.f.chtimes(mtime) })
+}
+
+func (f *powerFile) allocate(size int64) error {
+	return f.p.do("fallocate", func() error { return f.f.allocate(size) })
+}
+
+func (f *powerFile) sync() error { return f.p.do("fsync", f.keep) }
+
+func (f *powerFile) datasync() error { return f.p.do("fdatasync", f.keep) }
+
+func (f *powerFile) keep() error {
+	st, err := f.f.stat()
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", f.f.fd))
+	if err != nil {
+		return err
+	}
+	f.p.durable[f.p.ids[st.ino]] = &node{stat: st, data: data}
+	return nil
+}
+
+func (f *powerFile) lock() error { return f.p.do("flock", f.f.lock) }
+
+func (f *powerFile) close() { f.f.close() }
