@@ -52,6 +52,7 @@ func TestStories(t *testing.T) {
 				c.stopAll()
 				if f, ok := env.T().(interface{ Failed() bool }); ok && f.Failed() {
 					c.printLogs()
+					c.tidy()
 				}
 			})
 			return nil

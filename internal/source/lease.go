@@ -50,7 +50,7 @@ func (t *Tree) Leases() bool { return t.leaseWorked.Load() || !t.leaseRefused.Lo
 func (t *Tree) probe(fd int) (settled, known bool) {
 	_, _, errno := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
 	if errno == 0 {
-		unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+		_, _, _ = unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK) // closing fd does it too
 	}
 	switch errno {
 	case 0, unix.EAGAIN:

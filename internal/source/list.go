@@ -143,7 +143,7 @@ func join(dir events.Path, name string) string {
 // that fd is open on, from where its offset stands; name is f's only during
 // the call.
 func (t *Tree) readNames(fd int, f func(name []byte, kind uint8)) error {
-	buf := t.dirbuf.Get().(*[]byte)
+	buf := t.dirbuf.Get().(*[]byte) //nolint:errcheck // New makes nothing else
 	defer t.dirbuf.Put(buf)
 	for {
 		n, err := retry(func() (int, error) { return unix.Getdents(fd, *buf) })

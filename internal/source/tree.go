@@ -106,7 +106,7 @@ func (t *Tree) Check() error {
 	var st unix.Stat_t
 	_, err := retry(func() (int, error) { return 0, unix.Stat(t.root, &st) })
 	switch {
-	case err == nil && uint64(st.Dev) == t.dev && st.Ino == t.ino:
+	case err == nil && st.Dev == t.dev && st.Ino == t.ino:
 		return nil
 	case err == nil:
 		return fmt.Errorf("%w: %q is another directory than at the start", ErrRootLost, t.root)
