@@ -24,6 +24,8 @@
 //   - Only the goroutine that runs rounds touches the index.
 //   - A path leaves the dirty set before it is examined, so that a hint that
 //     comes meanwhile is a new one.
+//   - The root's entry comes last in a round, and says that the stream is whole
+//     only when every path that is known to be at the source is in it.
 //   - Tombstones come from [source.ErrAbsent] or from a complete listing; and
 //     listings may not remove most of the tree without the operator's word.
 //

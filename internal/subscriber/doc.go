@@ -21,8 +21,9 @@
 //   - The watermark is below every held entry: after a crash they come again.
 //   - An entry whose kin is held waits behind it, for only order makes a path
 //     and its ancestors agree.
-//   - What the snapshot lacks is foreign only in a sealed stream: one that has
-//     the root's entry, which a publisher sends after its first whole scan.
+//   - What the snapshot lacks is foreign only in a sealed stream: one whose
+//     root's entry says that it is whole. Until then the watermark says that
+//     the tree is unswept.
 //
 // Floor F2: it imports internal/apply, internal/stream, internal/events, and
 // of internal/source the filter.
