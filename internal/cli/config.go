@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -45,10 +46,11 @@ func (c config) Validate(app *kong.Application) error {
 	return nil
 }
 
-// Resolve gives kong the value for one flag.
+// Resolve gives kong the value for one flag, unless the environment has one:
+// kong itself would prefer the file's.
 func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	value, ok := c[flag.Name]
-	if !ok {
+	if !ok || slices.ContainsFunc(flag.Envs, func(name string) bool { _, set := os.LookupEnv(name); return set }) {
 		return nil, nil
 	}
 	switch value.(type) {

@@ -26,6 +26,7 @@ type session struct {
 	refused    time.Time // when a refused publish was logged; zero: none is
 	scanned    bool      // the whole tree was looked at in this session
 	sealed     int       // version of the report that the root's entry tells of
+	told       int       // version of the report whose counts were logged
 	unsent     map[events.Path]shape
 }
 
@@ -219,6 +220,10 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 	if sent.entries > 0 {
 		s.Log.Info("published", "entries", sent.entries, "tombstones", sent.tombstones, "bytes", sent.bytes,
 			"seen", pl.seen, "seq", s.lease.LastSeq(), "elapsed", time.Since(start))
+	}
+	if version := s.report.Version(); pl.scanned && version != s.told {
+		s.told = version
+		s.Log.Info("scanned", "seen", pl.seen, "published", s.index.Len(), "not_published", s.report.Counts())
 	}
 	return err
 }
