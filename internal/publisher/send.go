@@ -124,7 +124,8 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	}
 	message, err := s.message(&e, nil)
 	if err != nil {
-		return err
+		s.report.Failed("publish", e.Path.String(), err, below)
+		return nil
 	}
 	return s.send(ctx, []stream.Message{*message}, n, func(int) (*events.Entry, task) { return &e, task{} })
 }
