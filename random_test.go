@@ -56,7 +56,7 @@ func TestRandomWork(t *testing.T) {
 			c.must(t, c.stop("c", syscall.SIGKILL))
 			c.must(t, c.stop("publisher", syscall.SIGKILL))
 		case at(i, 5):
-			c.must(t, c.publisher())
+			c.must(t, c.publisher("--confirm-delete")) // half of so small a tree may well be gone
 			c.must(t, c.node("c"))
 		case at(i, 6):
 			c.must(t, c.judge(nil))

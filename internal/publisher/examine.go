@@ -17,6 +17,7 @@ type plan struct {
 	changes    []change                      // ordered for nodes; files are not read yet
 	tombstones []events.Path                 // deepest first
 	listed     int                           // of the tombstones: absent from a listing, not hinted
+	lost       int                           // of those: not directories, nor there under a new name
 	emptied    bool                          // a listing of the root had nothing, the index has
 	moved      map[events.Digest]events.Path // bodies of files that are gone
 	seen       int                           // paths looked at
@@ -220,12 +221,26 @@ func (ex *examiner) bury(p events.Path, listed bool) {
 func (ex *examiner) order() {
 	pl := &ex.plan
 	pl.moved = make(map[events.Digest]events.Path)
+	arrived := make(map[shape]int)
+	for _, c := range pl.changes {
+		if c.isNew && c.meta.Entry.Kind != events.Dir {
+			arrived[shapeOf(&c.meta.Entry)]++
+		}
+	}
 	for path, listed := range ex.gone {
+		r := ex.index.Get(path)
 		if listed {
 			pl.listed++
+			switch of := (shape{r.size, r.mtime}); {
+			case r.kind == events.Dir:
+			case arrived[of] > 0:
+				arrived[of]--
+			default:
+				pl.lost++
+			}
 		}
 		pl.tombstones = append(pl.tombstones, path)
-		if r := ex.index.Get(path); r.kind == events.File && r.size > 0 {
+		if r.kind == events.File && r.size > 0 {
 			pl.moved[r.digest] = path
 		}
 	}
@@ -265,13 +280,14 @@ func rank(e *events.Entry) int {
 // check is the guard of P4: a listing that would delete most of the tree is
 // more likely to be a mistake, an unmounted disk say, than anyone's wish.
 //
-// floor is how many deletions never are.
+// What only has another name now does not count. published is how many files
+// are, and floor how many deletions never halt.
 func (pl *plan) check(published, floor int) error {
 	if pl.emptied {
-		return fmt.Errorf("%w: the root is empty, and %d paths are published", ErrMassDelete, published)
+		return fmt.Errorf("%w: the root is empty, and %d files are published", ErrMassDelete, published)
 	}
-	if pl.listed > floor && pl.listed > published/2 {
-		return fmt.Errorf("%w: %d of %d published paths are missing", ErrMassDelete, pl.listed, published)
+	if pl.lost > floor && pl.lost > published/2 {
+		return fmt.Errorf("%w: %d of %d published files are missing", ErrMassDelete, pl.lost, published)
 	}
 	return nil
 }

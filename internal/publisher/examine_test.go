@@ -180,7 +180,7 @@ func TestListingsMayNotEmpty(t *testing.T) {
 	check := func(what string, want error, tasks ...task) {
 		t.Helper()
 		pl := plans(t, p, x, tasks...)
-		if err := pl.check(x.Len(), massDeleteFloor); !errors.Is(err, want) {
+		if err := pl.check(x.Files(), massDeleteFloor); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
@@ -193,6 +193,16 @@ func TestListingsMayNotEmpty(t *testing.T) {
 		hinted = append(hinted, task{path: path(t, name)})
 	}
 	check("150 seen to go", nil, append(hinted, task{deep: true})...)
+	if err := os.Rename(filepath.Join(dir, "d"), filepath.Join(dir, "e")); err != nil {
+		t.Fatal(err)
+	}
+	build(t, dir, "d/")
+	check("another name, and 150 missing", ErrMassDelete, task{deep: true})
+	build(t, dir, names[:150]...)
+	check("another name is not missing", nil, task{deep: true})
+	if err := os.RemoveAll(filepath.Join(dir, "e")); err != nil {
+		t.Fatal(err)
+	}
 	remove("d")
 	check("emptied", ErrMassDelete, task{deep: true})
 	check("removed under our eyes", nil, task{path: path(t, "d")}, task{deep: true})

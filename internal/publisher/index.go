@@ -15,6 +15,7 @@ type index struct {
 	top    node
 	len    int
 	doubts int               // uncertain records
+	files  int               // records that are not of directories
 	names  map[string]uint16 // owners' and groups' names, each once
 	list   []string
 }
@@ -49,6 +50,9 @@ func newIndex() *index {
 
 // Len counts the published paths.
 func (x *index) Len() int { return x.len }
+
+// Files counts those that are not directories.
+func (x *index) Files() int { return x.files }
 
 // Certain counts those whose last publish was answered.
 func (x *index) Certain() int { return x.len - x.doubts }
@@ -100,15 +104,30 @@ func (x *index) Put(e *events.Entry) {
 	if n.record.uncertain {
 		x.doubts--
 	}
+	x.count(n.record.kind, -1)
+	x.count(e.Kind, 1)
 	n.record = x.record(e)
+}
+
+func (x *index) count(kind events.Kind, by int) {
+	if kind != 0 && kind != events.Dir {
+		x.files += by
+	}
 }
 
 func (x *index) record(e *events.Entry) record {
 	return record{
-		mtime: e.Mtime, ctime: e.Ctime, size: e.Size, digest: e.Digest, target: recordTarget(e),
+		mtime: e.Mtime, ctime: e.Ctime, size: fileSize(e), digest: e.Digest, target: recordTarget(e),
 		uid: e.UID, gid: e.GID, owner: x.intern(e.Owner), group: x.intern(e.Group),
 		mode: e.Mode, kind: e.Kind, whole: e.Whole,
 	}
+}
+
+func fileSize(e *events.Entry) int64 {
+	if e.Kind != events.File {
+		return 0
+	}
+	return e.Size
 }
 
 func recordTarget(e *events.Entry) string {
@@ -159,6 +178,7 @@ func (x *index) remove(p events.Path) {
 	if n.record.uncertain {
 		x.doubts--
 	}
+	x.count(n.record.kind, -1)
 	n.record = record{}
 	x.len--
 	for n.parent != nil && n.record.kind == 0 && len(n.children) == 0 {

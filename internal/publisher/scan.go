@@ -60,7 +60,7 @@ func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
 	for _, path := range pl.tombstones {
 		item(Item{Path: path, Was: x.entry(path, x.Get(path))})
 	}
-	return pl.check(x.Len(), massDeleteFloor)
+	return pl.check(x.Files(), massDeleteFloor)
 }
 
 // entry is the inverse of record, as far as it goes.

@@ -241,11 +241,18 @@ type shape struct {
 	mtime events.Time
 }
 
+func shapeOf(e *events.Entry) shape {
+	if e.Kind != events.File {
+		return shape{0, e.Mtime}
+	}
+	return shape{e.Size, e.Mtime}
+}
+
 // withhold notes a new file that could not be sent: a tombstone of its shape
 // may be its old name, and waits.
 func (s *session) withhold(c change) {
 	if c.isNew && c.meta.Entry.Kind == events.File {
-		s.unsent[c.meta.Entry.Path] = shape{c.meta.Entry.Size, c.meta.Entry.Mtime}
+		s.unsent[c.meta.Entry.Path] = shapeOf(&c.meta.Entry)
 	}
 }
 
@@ -347,7 +354,7 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 		if e.Kind != events.Tombstone {
 			s.report.Late(e.Path.String())
 			if s.index.Get(e.Path) == nil && e.Kind == events.File {
-				s.unsent[e.Path] = shape{e.Size, e.Mtime}
+				s.unsent[e.Path] = shapeOf(e)
 			}
 		}
 		if time.Since(s.refused) > refusalPause && ctx.Err() == nil {

@@ -203,7 +203,7 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 	for _, t := range pl.failed {
 		s.dirty.Retry(t, longestRetry)
 	}
-	switch err := pl.check(s.index.Len(), s.floor); {
+	switch err := pl.check(s.index.Files(), s.floor); {
 	case err != nil && s.ConfirmDelete:
 		s.Log.Warn("deleting as confirmed", "paths", len(pl.tombstones), "err", err)
 	case err != nil:
