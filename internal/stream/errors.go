@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
@@ -180,6 +182,8 @@ func translate(ctx context.Context, err error) error {
 		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrConnectionClosed),
 		errors.Is(err, nats.ErrBadSubscription):
 		return fmt.Errorf("%w: %w", ErrDisconnected, err)
+	case brokenWire(err):
+		return fmt.Errorf("%w: %w", ErrDisconnected, err)
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case errors.Is(err, nats.ErrMaxPayload):
@@ -189,6 +193,14 @@ func translate(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", what, err)
 	}
 	return err
+}
+
+// brokenWire reports an error of the connection itself, which the client
+// returns as it is when it fails in the midst of a write.
+func brokenWire(err error) bool {
+	var op net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.As(err, &op)
 }
 
 func meaning(code jetstream.ErrorCode) error {

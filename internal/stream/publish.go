@@ -241,8 +241,13 @@ func (p *publication) flight(ctx context.Context, send []int) {
 		}
 		ack, err := p.l.js.PublishMsgAsync(p.encode(i, true), jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
 		if err != nil {
+			broken := brokenWire(err)
 			err = translate(gctx, err)
-			p.fail(i, err)
+			if broken { // some of it may have got through
+				p.fail(i, fmt.Errorf("%w: %w", ErrUnknown, err))
+			} else {
+				p.fail(i, err)
+			}
 			if !errors.Is(err, ErrTooLarge) {
 				p.stop = err
 			}
