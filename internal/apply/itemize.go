@@ -7,19 +7,7 @@ import (
 )
 
 // creation is how rsync -i shows a path that is made anew.
-func creation(k events.Kind) string {
-	switch k {
-	case events.File:
-		return ">f+++++++++"
-	case events.Dir:
-		return "cd+++++++++"
-	case events.Symlink:
-		return "cL+++++++++"
-	case events.CharDevice, events.BlockDevice:
-		return "cD+++++++++"
-	}
-	return "cS+++++++++"
-}
+func creation(k events.Kind) string { return events.Itemize(nil, &events.Entry{Kind: k}) }
 
 // itemize says how st differs from e, "" if it does not: YXcstpoguax, see the
 // option --itemize-changes in rsync(1). The bytes of a file that otherwise

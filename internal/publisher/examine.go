@@ -16,8 +16,7 @@ import (
 type plan struct {
 	changes    []change                      // ordered for nodes; files are not read yet
 	tombstones []events.Path                 // deepest first
-	listed     int                           // of the tombstones: absent from a listing, not hinted
-	lost       int                           // of those: not directories, nor there under a new name
+	lost       int                           // files that only a listing found missing, and that have no new name
 	emptied    bool                          // a listing of the root had nothing, the index has
 	moved      map[events.Digest]events.Path // bodies of files that are gone
 	seen       int                           // paths looked at
@@ -124,9 +123,6 @@ func (ex *examiner) add(m source.Meta, t task) {
 	}
 	ex.planned[path] = true
 	ex.plan.seen++
-	if ex.p.NumericIDs {
-		m.Entry.Owner, m.Entry.Group = "", ""
-	}
 	r := ex.index.Get(path)
 	if m.Entry.Kind != events.Dir {
 		// What was in a directory here is gone with it, by this very lstat.
@@ -222,6 +218,7 @@ func (ex *examiner) order() {
 	pl := &ex.plan
 	pl.moved = make(map[events.Digest]events.Path)
 	arrived := make(map[shape]int)
+	missing := false // a path was not in a listing, and nothing hinted that it went
 	for _, c := range pl.changes {
 		if c.isNew && c.meta.Entry.Kind != events.Dir {
 			arrived[shapeOf(&c.meta.Entry)]++
@@ -230,7 +227,7 @@ func (ex *examiner) order() {
 	for path, listed := range ex.gone {
 		r := ex.index.Get(path)
 		if listed {
-			pl.listed++
+			missing = true
 			switch of := (shape{r.size, r.mtime}); {
 			case r.kind == events.Dir:
 			case arrived[of] > 0:
@@ -244,7 +241,7 @@ func (ex *examiner) order() {
 			pl.moved[r.digest] = path
 		}
 	}
-	pl.emptied = pl.emptied && pl.listed > 0
+	pl.emptied = pl.emptied && missing
 	slices.SortFunc(pl.tombstones, func(a, b events.Path) int {
 		if d := b.Depth() - a.Depth(); d != 0 {
 			return d

@@ -148,7 +148,7 @@ func open(conn *stream.Conn, o *Options) (*Publisher, error) {
 	if o.ScanInterval <= 0 {
 		o.ScanInterval = defaultScanInterval
 	}
-	src, err := source.Open(source.Options{Root: o.Root, Filter: o.Filter, Specials: o.Specials, Log: o.Log})
+	src, err := source.Open(source.Options{Root: o.Root, Filter: o.Filter, Specials: o.Specials, Nameless: o.NumericIDs, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}

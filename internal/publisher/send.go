@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +19,10 @@ const (
 	blockEntries = 1000    // a server's limit on an atomic batch
 	blockBytes   = 8 << 20 // of raw bodies
 )
+
+// readers is how many files are read at once: more than a file system answers
+// from two cores.
+const readers = 4
 
 // refusalPause is between two lines about refused publishes.
 const refusalPause = 10 * time.Second
@@ -110,9 +113,6 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	}
 	e := m.Entry
 	e.Epoch = s.lease.Epoch()
-	if s.NumericIDs {
-		e.Owner, e.Group = "", ""
-	}
 	r := s.index.Get(e.Path)
 	e.Whole = r != nil && r.whole
 	if s.scanned {
@@ -138,24 +138,17 @@ func (s *session) prepare(ctx context.Context, pl *plan, changes []change) ([]ou
 		return block, ctx.Err()
 	}
 	var g errgroup.Group
-	g.SetLimit(4) // more than a file system answers at once from two cores
-	var next sync.Mutex
-	at := 0
-	for range 4 {
+	g.SetLimit(readers)
+	for i, c := range changes {
+		if ctx.Err() != nil {
+			break
+		}
 		g.Go(func() error {
-			for {
-				next.Lock()
-				i := at
-				at++
-				next.Unlock()
-				if i >= len(changes) || ctx.Err() != nil {
-					return ctx.Err()
-				}
-				s.encode(pl, &block[i], changes[i])
-			}
+			s.encode(pl, &block[i], c)
+			return nil
 		})
 	}
-	return block, g.Wait()
+	return block, errors.Join(g.Wait(), ctx.Err())
 }
 
 // encode makes the message of one change. It runs beside the goroutine that
@@ -173,9 +166,6 @@ func (s *session) encode(pl *plan, out *outgoing, c change) {
 			return
 		}
 		out.entry = m.Entry
-		if s.NumericIDs {
-			out.entry.Owner, out.entry.Group = "", ""
-		}
 		if from, ok := pl.moved[m.Entry.Digest]; ok && c.isNew && m.Entry.Size > 0 {
 			out.entry.From = &from
 		}

@@ -13,6 +13,7 @@ import (
 // has keeps it until the process ends, so that an account database that does
 // not answer for a while does not look like a change of every entry.
 type names struct {
+	none   bool // nothing has a name here
 	mu     sync.RWMutex
 	owners map[uint32]accountName
 	groups map[uint32]accountName
@@ -25,8 +26,8 @@ type accountName struct {
 
 const namelessFor = time.Minute
 
-func newNames() *names {
-	return &names{owners: map[uint32]accountName{}, groups: map[uint32]accountName{}}
+func newNames(none bool) *names {
+	return &names{none: none, owners: map[uint32]accountName{}, groups: map[uint32]accountName{}}
 }
 
 // owner returns the name of uid, "" if it has none.
@@ -52,6 +53,9 @@ func (n *names) group(gid uint32) string {
 }
 
 func (n *names) get(in map[uint32]accountName, id uint32, lookup func(string) (string, error)) string {
+	if n.none {
+		return ""
+	}
 	n.mu.RLock()
 	known, ok := in[id]
 	n.mu.RUnlock()

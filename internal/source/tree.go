@@ -23,6 +23,7 @@ type Options struct {
 	Root     string       // symlinks in it are followed once, by Open and by Check
 	Filter   *Filter      // nil: nothing is excluded
 	Specials bool         // FIFOs, sockets and devices are entries, not skipped
+	Nameless bool         // entries have owners' and groups' numbers only
 	Log      *slog.Logger // nil: nothing is logged
 
 	// PollInterval replaces [DefaultPollInterval] if it is positive.
@@ -70,7 +71,7 @@ func Open(o Options) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source root %q: %w", root, err)
 	}
-	t := &Tree{opts: o, log: o.Log, root: root, fd: fd, names: newNames()}
+	t := &Tree{opts: o, log: o.Log, root: root, fd: fd, names: newNames(o.Nameless)}
 	t.dirbuf.New = func() any { b := make([]byte, 64<<10); return &b }
 	if err := t.identify(); err != nil {
 		_ = unix.Close(fd) // nothing was written through it

@@ -196,7 +196,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 		case it.err != nil:
 			f.hold(it, it.err)
 		case f.holdings.Blocks(it.delivery.Seq, &it.entry):
-			f.hold(it, errBehind)
+			f.hold(it, apply.ErrBehind)
 		default:
 			applying = append(applying, it)
 		}
@@ -272,9 +272,6 @@ func (f *follower) commit(ctx context.Context, items []*item) (done []*item, err
 // errSealed ends a session: the stream now has all that a publisher found, so
 // that what is foreign can be told.
 var errSealed = errors.New("the stream was sealed")
-
-// errBehind is the cause of a hold that waits for another one.
-var errBehind = errors.New("held behind an entry of a path above or below it")
 
 // hold keeps an entry for another try.
 func (f *follower) hold(it *item, cause error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"treecast/internal/apply"
 	"treecast/internal/events"
 	"treecast/internal/stream"
 )
@@ -59,7 +60,7 @@ func TestHoldingsBlockWhatOrderMatters(t *testing.T) {
 		{entry(t, "a/b", events.File), entry(t, "a/bc", events.File), false},
 	} {
 		var h holdings
-		h.Add(stream.Delivery{Seq: 1}, c.held, errBehind)
+		h.Add(stream.Delivery{Seq: 1}, c.held, apply.ErrBehind)
 		if got := h.Blocks(2, &c.comes); got != c.blocks {
 			t.Errorf("%v %v held, %v %v comes: blocks %v", c.held.Kind, c.held.Path, c.comes.Kind, c.comes.Path, got)
 		}
@@ -71,13 +72,13 @@ func TestHoldingsBlockWhatOrderMatters(t *testing.T) {
 func TestHoldingsAreTriedInParts(t *testing.T) {
 	var h holdings
 	for seq := uint64(1); seq <= 10; seq++ {
-		h.Add(stream.Delivery{Seq: seq}, entry(t, "p", events.File), errBehind)
+		h.Add(stream.Delivery{Seq: seq}, entry(t, "p", events.File), apply.ErrBehind)
 	}
 	part := h.Take(0, 4)
 	if len(part) != 4 || part[0].delivery.Seq != 1 || h.Before(100) != 4 {
 		t.Fatalf("first part %+v, watermark %d", part, h.Before(100))
 	}
-	h.Add(part[2].delivery, part[2].entry, errBehind) // it fails again
+	h.Add(part[2].delivery, part[2].entry, apply.ErrBehind) // it fails again
 	if part = h.Take(1, 4); len(part) != 4 || part[0].delivery.Seq != 5 || h.Before(100) != 2 {
 		t.Fatalf("second part %+v, watermark %d", part, h.Before(100))
 	}

@@ -195,9 +195,6 @@ const (
 // errDue ends a session whose tree is to be compared again.
 var errDue = errors.New("a reconcile is due")
 
-// errStreamChanged ends a session whose stream is not the one it began with.
-var errStreamChanged = errors.New("the stream is another one or went back")
-
 // session follows the stream until ctx ends, a reconcile is due, or something
 // breaks that a new session may mend.
 func (s *subscriber) session(ctx context.Context) error {
@@ -237,7 +234,7 @@ func (s *subscriber) session(ctx context.Context) error {
 	g.Go(func() error {
 		return consumer.Run(gctx, pullMessages, pullBytes, func(d stream.Delivery) { f.put(gctx, d) })
 	})
-	g.Go(func() error { return s.watchStream(gctx, info, reconnects) })
+	g.Go(func() error { return s.watchStream(gctx, reconnects) })
 	err = g.Wait()
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		return errDue
@@ -260,20 +257,28 @@ func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, le
 		return "the tree has no watermark"
 	case mark.Site != site:
 		return fmt.Sprintf("the tree was of site %s", mark.Site)
+	case time.Since(mark.Time) > life-life/16:
+		return "the node was away longer than deletions are kept"
+	}
+	return moved(mark, info, lease)
+}
+
+// moved says why the stream is not the one that the watermark is of; "" if it
+// is.
+func moved(mark apply.Watermark, info stream.Info, lease uint64) string {
+	switch {
 	case !mark.Stream.Equal(info.Created):
 		return "the stream is another one"
 	case mark.Seq > info.LastSeq:
 		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
 	case lease <= mark.Seq && lease > mark.Epoch:
 		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, mark.Seq)
-	case time.Since(mark.Time) > life-life/16:
-		return "the node was away longer than deletions are kept"
 	}
 	return ""
 }
 
 // watchStream looks at the stream after each reconnect.
-func (s *subscriber) watchStream(ctx context.Context, began stream.Info, reconnects uint64) error {
+func (s *subscriber) watchStream(ctx context.Context, reconnects uint64) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -294,8 +299,8 @@ func (s *subscriber) watchStream(ctx context.Context, began stream.Info, reconne
 		if err != nil {
 			return err
 		}
-		if !info.Created.Equal(began.Created) || info.LastSeq < mark.Seq || lease <= mark.Seq && lease > mark.Epoch {
-			return errStreamChanged
+		if why := moved(mark, info, lease); why != "" {
+			return errors.New(why)
 		}
 	}
 }
