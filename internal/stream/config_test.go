@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"treecast/internal/events"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -108,29 +110,26 @@ func TestEnsureStreamMendsWhatIsSafe(t *testing.T) {
 func TestEnsureStreamReportsWhatIsNot(t *testing.T) {
 	s := startServer(t, nil)
 	c := s.connect("p")
-	ours := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
-		sc := streamConfig(site, Config{}, 1<<20)
-		change(&sc)
-		return sc
-	}
-	for field, sc := range map[string]jetstream.StreamConfig{
-		"subjects":             ours(func(sc *jetstream.StreamConfig) { sc.Subjects = []string{"treecast.web.>"} }),
-		"storage":              ours(func(sc *jetstream.StreamConfig) { sc.Storage = jetstream.MemoryStorage }),
-		"retention":            ours(func(sc *jetstream.StreamConfig) { sc.Retention = jetstream.InterestPolicy }),
-		"max_msgs_per_subject": ours(func(sc *jetstream.StreamConfig) { sc.MaxMsgsPerSubject = 5 }),
-		"max_age":              ours(func(sc *jetstream.StreamConfig) { sc.MaxAge = time.Hour }),
-		"max_msgs":             ours(func(sc *jetstream.StreamConfig) { sc.MaxMsgs = 1000 }),
-		"no_ack":               ours(func(sc *jetstream.StreamConfig) { sc.NoAck = true; sc.AllowAtomicPublish = false }),
+	for field, change := range map[string]func(*jetstream.StreamConfig){
+		"subjects":             func(sc *jetstream.StreamConfig) { sc.Subjects = []string{"treecast." + sc.Name + ".>"} },
+		"storage":              func(sc *jetstream.StreamConfig) { sc.Storage = jetstream.MemoryStorage },
+		"retention":            func(sc *jetstream.StreamConfig) { sc.Retention = jetstream.InterestPolicy },
+		"max_msgs_per_subject": func(sc *jetstream.StreamConfig) { sc.MaxMsgsPerSubject = 5 },
+		"max_age":              func(sc *jetstream.StreamConfig) { sc.MaxAge = time.Hour },
+		"max_msgs":             func(sc *jetstream.StreamConfig) { sc.MaxMsgs = 1000 },
+		"no_ack":               func(sc *jetstream.StreamConfig) { sc.NoAck = true; sc.AllowAtomicPublish = false },
 	} {
+		// A site each: the server removes a deleted stream's files after it has
+		// answered, so that one of the same name may not be had at once.
+		of := events.Site(field)
+		sc := streamConfig(of, Config{}, 1<<20)
+		change(&sc)
 		if _, err := c.js.CreateStream(t.Context(), sc); err != nil {
 			t.Fatalf("%s: %v", field, err)
 		}
-		_, err := c.EnsureStream(t.Context(), site, Config{})
+		_, err := c.EnsureStream(t.Context(), of, Config{})
 		if e, ok := errors.AsType[*ConfigError](err); !ok || !errors.Is(err, ErrConfig) || e.Field != field || e.Have == e.Want {
 			t.Errorf("%s: %v", field, err)
-		}
-		if err := c.js.DeleteStream(t.Context(), "web"); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
