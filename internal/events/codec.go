@@ -14,8 +14,9 @@ var ErrFrame = errors.New("unacceptable zstd frame")
 // A Codec compresses and opens bodies. Its methods may be called from many
 // goroutines at once. Close frees it.
 type Codec struct {
-	enc *zstd.Encoder
-	dec *zstd.Decoder
+	enc  *zstd.Encoder
+	list *zstd.Encoder // of chunk lists
+	dec  *zstd.Decoder
 }
 
 // NewCodec returns a codec that runs at most concurrency frames of each
@@ -31,6 +32,12 @@ func NewCodec(concurrency int) (*Codec, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The fastest level takes hexadecimal digits for incompressible.
+	list, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault),
+		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, err
+	}
 	dec, err := zstd.NewReader(nil,
 		zstd.WithDecoderConcurrency(concurrency),
 		zstd.WithDecodeAllCapLimit(true), // of MaxDecodedBytes at most, see Body
@@ -40,13 +47,14 @@ func NewCodec(concurrency int) (*Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Codec{enc, dec}, nil
+	return &Codec{enc, list, dec}, nil
 }
 
 // Close frees the codec; it must not be used afterwards.
 func (c *Codec) Close() {
 	c.dec.Close()
 	_ = c.enc.Close() // has nothing to flush
+	_ = c.list.Close()
 }
 
 // Compress returns body as one zstd frame, which says its size.
@@ -56,10 +64,10 @@ func (c *Codec) Compress(body []byte) []byte {
 
 // Body opens the payload of a file's entry and returns exactly e.Size bytes
 // that hash to e.Digest. It allocates at most three times [MaxDecodedBytes],
-// whatever the entry or the frame claims.
+// whatever the entry or the frame claims. A body in chunks is not for it: see
+// [Codec.List].
 //
-// Errors are [ErrFrame], [ErrDigest], or [ErrVersion] for a body that is not
-// in the message; all permanent.
+// Errors are [ErrFrame] and [ErrDigest], both permanent.
 func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
 	switch e.Body {
 	case NoBody:
@@ -68,29 +76,39 @@ func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
 		}
 		return nil, nil
 	case ChunksBody:
-		return nil, fmt.Errorf("%w: a body in chunks", ErrVersion)
+		return nil, fmt.Errorf("%w: a body in chunks", ErrFrame)
 	}
 	if e.Size <= 0 || e.Size > MaxDecodedBytes {
 		return nil, fmt.Errorf("%w: a body of %d bytes, the limit is %d", ErrFrame, e.Size, MaxDecodedBytes)
 	}
-	var h zstd.Header
-	if err := h.Decode(payload); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
-	}
-	if h.Skippable || h.HasFCS && h.FrameContentSize != uint64(e.Size) {
-		return nil, fmt.Errorf("%w: it claims %d bytes, the entry %d", ErrFrame, h.FrameContentSize, e.Size)
-	}
-	if frameLen(payload, &h) != len(payload) {
-		return nil, fmt.Errorf("%w: it does not end where the payload ends", ErrFrame)
-	}
-	body, err := c.dec.DecodeAll(payload, make([]byte, 0, e.Size))
+	body, err := c.open(payload, e.Size, make([]byte, 0, e.Size))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+		return nil, err
 	}
 	if int64(len(body)) != e.Size || Sum(body) != e.Digest {
 		return nil, ErrDigest
 	}
 	return body, nil
+}
+
+// open decodes one frame into dst, whose capacity limits it. A size that is not
+// negative is what the frame must claim, if it claims any.
+func (c *Codec) open(frame []byte, size int64, dst []byte) ([]byte, error) {
+	var h zstd.Header
+	if err := h.Decode(frame); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if h.Skippable || h.HasFCS && size >= 0 && h.FrameContentSize != uint64(size) {
+		return nil, fmt.Errorf("%w: it claims %d bytes, %d are wanted", ErrFrame, h.FrameContentSize, size)
+	}
+	if frameLen(frame, &h) != len(frame) {
+		return nil, fmt.Errorf("%w: it does not end where the payload ends", ErrFrame)
+	}
+	b, err := c.dec.DecodeAll(frame, dst[:0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	return b, nil
 }
 
 // frameLen returns the length of the frame that b starts with and whose header

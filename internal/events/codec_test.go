@@ -101,8 +101,8 @@ func TestBodyOfAnEmptyFile(t *testing.T) {
 		t.Errorf("with a payload: got %v, want ErrFrame", err)
 	}
 	e.Body, e.Size = events.ChunksBody, 1<<40
-	if _, err := c.Body(e, []byte{0}); !errors.Is(err, events.ErrVersion) {
-		t.Errorf("in chunks: got %v, want ErrVersion", err)
+	if _, err := c.Body(e, []byte{0}); !errors.Is(err, events.ErrFrame) {
+		t.Errorf("in chunks: got %v, want ErrFrame", err)
 	}
 }
 

@@ -65,6 +65,10 @@ const (
 // the same bytes when this entry was made. Epoch is the reign of the publisher
 // that wrote it.
 //
+// Average, of a file in chunks, is what [NewChunker] cut it with. List, if not
+// nil, is the digest of its chunk list's text: the list was too long for the
+// message and is an object of its own.
+//
 // Whole, of the root's entry alone, says that the stream has an entry of every
 // path that its publisher found and did not exclude: only then is what a node
 // has besides foreign.
@@ -81,6 +85,8 @@ type Entry struct {
 	Mtime, Ctime Time
 	Size         int64
 	Digest       Digest
+	Average      uint32
+	List         *Digest
 	Target       string // of a Symlink, any bytes but NUL
 	From         *Path
 	Whole        bool
@@ -133,7 +139,10 @@ func (e *Entry) checkBody() error {
 	case InlineBody:
 		good = 0 < e.Size && e.Size <= MaxDecodedBytes
 	case ChunksBody:
-		good = 0 <= e.Size
+		good = 0 < e.Size && e.Size <= MaxBodyBytes && validAverage(e.Average)
+	}
+	if e.Body != ChunksBody && (e.Average != 0 || e.List != nil) {
+		good = false
 	}
 	if !good {
 		return fmt.Errorf("%w: %d bytes in body form %d", ErrEntry, e.Size, e.Body)
@@ -142,7 +151,7 @@ func (e *Entry) checkBody() error {
 }
 
 // Same reports whether e and o want the same state of the same path: all but
-// Ctime, From, Epoch and the form of the body are equal.
+// Ctime, From, Epoch and the way of the body are equal.
 func (e *Entry) Same(o *Entry) bool {
 	return e.Path == o.Path && e.Kind == o.Kind && e.Mode == o.Mode &&
 		e.UID == o.UID && e.GID == o.GID && e.Owner == o.Owner && e.Group == o.Group &&

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,13 @@ var update = flag.Bool("update", false, "rewrite the golden files; a changed one
 type message struct {
 	entry events.Entry
 	body  []byte
+}
+
+// goldenList is of a body of 1 GiB and five bytes, most of it a hole.
+var goldenList = events.ChunkList{
+	{Digest: events.Sum([]byte("a")), Size: 1 << 20},
+	{Size: 1<<30 - 1<<20},
+	{Digest: events.Sum([]byte("12345")), Size: 5},
 }
 
 // goldenMessages are one of each kind and the forms that a kind can have. The
@@ -46,6 +54,11 @@ func goldenMessages(t *testing.T) map[string]message {
 	weird.entry.Path = mustPath(t, "a b/\xff\n*.>")
 	weird.entry.Owner, weird.entry.Group = "", "ñ\"<&>"
 
+	chunked := alter(events.File, func(e *events.Entry) {
+		e.Body, e.Size, e.Average = events.ChunksBody, 1<<30+5, 512<<10
+	})
+	chunked.body = goldenList.AppendText(nil)
+
 	return map[string]message{
 		"file":    page,
 		"renamed": renamed,
@@ -53,8 +66,10 @@ func goldenMessages(t *testing.T) map[string]message {
 		"file-empty": alter(events.File, func(e *events.Entry) {
 			e.Body, e.Size, e.Digest = events.NoBody, 0, events.Sum(nil)
 		}),
-		"file-chunks": alter(events.File, func(e *events.Entry) {
-			e.Body, e.Size = events.ChunksBody, 256<<20
+		"file-chunks": chunked,
+		"file-long-list": alter(events.File, func(e *events.Entry) {
+			list := events.Sum([]byte("list"))
+			e.Body, e.Size, e.Average, e.List = events.ChunksBody, 40<<30, 2<<20, &list
 		}),
 		"file-long": alter(events.File, func(e *events.Entry) {
 			e.Path = mustPath(t, strings.Repeat("deep/", 20)+"file")
@@ -104,6 +119,12 @@ func TestGoldenFiles(t *testing.T) {
 				t.Errorf("got entry\n%+v, want\n%+v, %v", e, m.entry, err)
 			}
 			if e.Body == events.ChunksBody {
+				if e.List != nil {
+					return
+				}
+				if list, err := c.List(&e, payload); err != nil || !slices.Equal(list, goldenList) {
+					t.Errorf("got list %v, want %v, %v", list, goldenList, err)
+				}
 				return
 			}
 			if body, err := c.Body(&e, payload); err != nil || !bytes.Equal(body, m.body) {

@@ -29,6 +29,8 @@ type wire struct {
 	Size     int64   `json:"size,omitempty"`
 	Digest   string  `json:"digest,omitempty"`
 	Body     string  `json:"body,omitempty"`
+	Average  uint32  `json:"average,omitempty"`
+	List     string  `json:"list,omitempty"`
 	Target   string  `json:"target,omitempty"`
 	Target64 []byte  `json:"target64,omitempty"`
 	Device   string  `json:"device,omitempty"`
@@ -63,6 +65,10 @@ func (e *Entry) MarshalHeader() (string, error) {
 	case File:
 		w.Size, w.Digest = e.Size, e.Digest.String()
 		w.Body = [...]string{NoBody: "", InlineBody: "inline", ChunksBody: "chunks"}[e.Body]
+		w.Average = e.Average
+		if e.List != nil {
+			w.List = e.List.String()
+		}
 	case Symlink:
 		w.Target, w.Target64 = split(e.Target)
 	case CharDevice, BlockDevice:
@@ -223,7 +229,14 @@ func (e *Entry) parseBody(w *wire) error {
 	if e.Digest, err = ParseDigest(w.Digest); err != nil {
 		return err
 	}
-	e.Size = w.Size
+	e.Size, e.Average = w.Size, w.Average
+	if w.List != "" {
+		list, err := ParseDigest(w.List)
+		if err != nil {
+			return err
+		}
+		e.List = &list
+	}
 	switch w.Body {
 	case "":
 		e.Body = NoBody

@@ -66,7 +66,12 @@ func entries() *rapid.Generator[events.Entry] {
 			case events.InlineBody:
 				e.Size = rapid.Int64Range(1, events.MaxDecodedBytes).Draw(t, "size")
 			case events.ChunksBody:
-				e.Size = rapid.Int64Range(0, math.MaxInt64).Draw(t, "size")
+				e.Size = rapid.Int64Range(1, events.MaxBodyBytes).Draw(t, "size")
+				e.Average = uint32(512<<10) << rapid.IntRange(0, 2).Draw(t, "average")
+				if rapid.Bool().Draw(t, "long") {
+					list := events.Sum([]byte("list"))
+					e.List = &list
+				}
 			}
 			if e.Body != events.NoBody {
 				e.Digest = events.Sum(rapid.SliceOf(rapid.Byte()).Draw(t, "content"))

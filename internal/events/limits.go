@@ -14,5 +14,11 @@ const (
 	MaxSubjectBytes  = 200
 	MaxSubjectTokens = 14
 	MaxSiteBytes     = 32 // also a node's name
+	MaxChunkBytes    = 4 << 20
+	MaxChunks        = 1 << 19        // of one body
+	MaxListBytes     = 80 * MaxChunks // a chunk list's text
+	MaxBodyBytes     = 1 << 50        // a body, holes included
+	minAverage       = 512 << 10      // of a body's chunks
+	maxAverage       = MaxChunkBytes / 2
 	maxTimeSec       = 1 << 40
 )
