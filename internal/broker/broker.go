@@ -27,6 +27,7 @@ type Broker struct {
 	srv     *server.Server
 	lock    *storeLock
 	log     *slog.Logger
+	started chan struct{} // the server no longer starts goroutines of its own accord
 	ended   chan struct{}
 }
 
@@ -54,11 +55,12 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrStart, err), lock.release())
 	}
-	b := &Broker{options: o, srv: srv, lock: lock, log: o.Log, ended: make(chan struct{})}
+	b := &Broker{options: o, srv: srv, lock: lock, log: o.Log, started: make(chan struct{}), ended: make(chan struct{})}
 	logger := &bridge{log: o.Log, fatal: make(chan string, 1)}
 	srv.SetLoggerV2(logger, opts.Debug, opts.Trace, opts.TraceVerbose)
 	go func() {
 		srv.Start()
+		close(b.started)
 		srv.WaitForShutdown()
 		close(b.ended)
 	}()
@@ -146,8 +148,10 @@ func (b *Broker) storeLimit() int64 {
 }
 
 // Stop ends the server, closes its connections and its store, and returns when
-// that is done. It is harmless to stop twice.
+// that is done. It is harmless to stop twice. A server that is just starting
+// reads its store to the end first: it must not be shut down meanwhile.
 func (b *Broker) Stop() {
+	<-b.started
 	b.srv.Shutdown()
 	b.srv.WaitForShutdown()
 	<-b.ended
