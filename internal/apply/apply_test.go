@@ -293,7 +293,7 @@ func TestBadEntriesHurtNoOthers(t *testing.T) {
 		{func(e *events.Entry, p *[]byte) { e.Size++ }, events.ErrFrame},
 		{func(e *events.Entry, p *[]byte) { *p = (*p)[:len(*p)-1] }, events.ErrFrame},
 		{func(e *events.Entry, p *[]byte) { *p = nil }, events.ErrFrame},
-		{func(e *events.Entry, p *[]byte) { e.Body = events.ChunksBody }, events.ErrVersion},
+		{func(e *events.Entry, p *[]byte) { e.Body = events.ChunksBody }, events.ErrFrame},
 		{func(e *events.Entry, p *[]byte) { e.Kind = 99 }, events.ErrVersion},
 		{func(e *events.Entry, p *[]byte) { e.Kind = 0 }, events.ErrVersion},
 		{func(e *events.Entry, p *[]byte) { e.Kind, e.Target = events.Symlink, "a\x00b" }, events.ErrEntry},

@@ -162,6 +162,9 @@ func (g *group) apply(i int, s *Staged) Result {
 		g.failed = append(g.failed, s.e)
 		return Result{Err: step("commit", p, err)}
 	}
+	if err := g.t.parts.remove(p); err != nil { // of an older version; it expires
+		g.t.log.Debug("part could not be removed", "path", quote(p), "err", err)
+	}
 	return Result{Outcome: outcome}
 }
 

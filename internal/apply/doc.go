@@ -30,7 +30,14 @@
 //	watermark             two slots of text, each with counter and checksum
 //	journal.0, journal.1  the same: directories with their mode and mtime
 //	tmp/                  temps, by random names
+//	parts/                large bodies that are being put together, one a path
 //	trash/<time>-<n>/     what was taken away, by its path in the tree
+//
+// A large body comes in chunks ([Tree.StageChunks]): what of it is here already
+// is copied, the rest fetched, into a part, which a crash or an error leaves for
+// the next try. A part becomes a temp when it is whole and durable. What is in
+// the large files of the tree is remembered for as long as the kernel says that
+// nothing happened to them, so that a renamed one is linked, not read.
 //
 // # Crash points
 //

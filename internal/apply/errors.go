@@ -70,7 +70,7 @@ func step(name string, p events.Path, err error) error {
 // EROFS, EBUSY, EIO, ...) holds the path and is to be tried again.
 func Permanent(err error) bool {
 	for _, bad := range [...]error{
-		events.ErrPath, events.ErrEntry, events.ErrVersion, events.ErrFrame, events.ErrDigest,
+		events.ErrPath, events.ErrEntry, events.ErrVersion, events.ErrFrame, events.ErrDigest, events.ErrChunks,
 		syscall.ENAMETOOLONG, syscall.EILSEQ, syscall.ELOOP,
 	} {
 		if errors.Is(err, bad) {

@@ -44,6 +44,10 @@ func stories() []story {
 		{name: "directory's attributes", before: []item{reg("d/f", "f"), d, root},
 			groups: [][]item{{dir("d").at(5).with(0o2700), dir(".").at(6).with(0o1755)}}},
 		{name: "first start", groups: [][]item{{reg("f", "f"), root}}},
+		{name: "chunks", before: []item{reg("d/f", "old old old").in(4), d, root}, groups: [][]item{
+			{reg("d/f", "old new old!").in(4)}, {reg("d/g", "old new old!").at(reg("d/f", "").mtime.Sec).in(4).was("d/f")}, {gone("d/f")}}},
+		{name: "renamed chunks", before: []item{reg("d/f", "old old old").at(5).in(4), d, root}, groups: [][]item{
+			{reg("g", "old old old").at(5).in(4).was("d/f"), gone("d/f"), reg("s", "1234\x00\x00\x00\x00\x00\x005").in(4)}}},
 		{name: "mixed", before: []item{reg("d/f", "f"), reg("e/f", "old"), dir("e").at(3), d, root}, groups: [][]item{
 			{reg("d/f", "new"), gone("e/f"), link("e/f", "x"), dir("e").at(4), reg("n", "n")},
 			{reg("d", "file"), dir("n"), reg("n/x", "x"), reg("e/y", "y"), dir("n")}}},

@@ -48,6 +48,7 @@ type namer interface {
 	mknod(name string, e *events.Entry) error
 	remove(name string, dir bool) error // unlink, or rmdir
 	rename(name string, to directory, toName string, how renaming) error
+	link(name string, to directory, toName string) error // a second name of a file; not of what a symlink names
 }
 
 type renaming int
@@ -83,9 +84,11 @@ type file interface {
 	chmod(mode uint16) error
 	chtimes(mtime events.Time) error
 	allocate(size int64) error
-	sync() error     // bytes and attributes
-	datasync() error // bytes
-	lock() error     // exclusive, until close; EWOULDBLOCK if another holds it
+	truncate(size int64) error
+	copyFrom(src file, from, to, n int64) error // n bytes at from in src to to in this one; EIO if src is shorter
+	sync() error                                // bytes and attributes
+	datasync() error                            // bytes
+	lock() error                                // exclusive, until close; EWOULDBLOCK if another holds it
 	close()
 }
 

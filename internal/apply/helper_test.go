@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,7 +87,7 @@ func (b *bench) stage(items ...item) []*Staged {
 	b.Helper()
 	staged := make([]*Staged, len(items))
 	for i, it := range items {
-		s, err := b.tree.Stage(b.Context(), it.entry(), it.payload(b.opts.Codec))
+		s, err := it.stage(b.Context(), b.tree)
 		must(b, err)
 		staged[i] = s
 	}
@@ -125,6 +127,8 @@ type item struct {
 	body  string // or a symlink's target
 	uid   uint32
 	gid   uint32
+	chunk int    // the body comes in chunks of so many bytes, zeros as holes
+	from  string // the path that had the same bytes
 }
 
 // The owner of what the tests make, unless they say otherwise: themselves.
@@ -136,12 +140,14 @@ func newItem(kind events.Kind, path string, mode uint16, body string) item {
 		mtime: events.Time{Sec: 1_600_000_000 + int64(len(path)), Nsec: 123_456_789}}
 }
 
-func reg(path, body string) item  { return newItem(events.File, path, 0o644, body) }
-func dir(path string) item        { return newItem(events.Dir, path, 0o755, "") }
-func link(path, to string) item   { return newItem(events.Symlink, path, 0o777, to) }
-func fifo(path string) item       { return newItem(events.FIFO, path, 0o640, "") }
-func gone(path string) item       { return item{path: path, kind: events.Tombstone} }
-func (it item) at(sec int64) item { it.mtime = events.Time{Sec: sec, Nsec: 5}; return it }
+func reg(path, body string) item     { return newItem(events.File, path, 0o644, body) }
+func dir(path string) item           { return newItem(events.Dir, path, 0o755, "") }
+func link(path, to string) item      { return newItem(events.Symlink, path, 0o777, to) }
+func fifo(path string) item          { return newItem(events.FIFO, path, 0o640, "") }
+func gone(path string) item          { return item{path: path, kind: events.Tombstone} }
+func (it item) at(sec int64) item    { it.mtime = events.Time{Sec: sec, Nsec: 5}; return it }
+func (it item) in(chunk int) item    { it.chunk = chunk; return it }
+func (it item) was(from string) item { it.from = from; return it }
 func (it item) with(mode uint16) item {
 	it.mode = mode
 	return it
@@ -163,6 +169,13 @@ func (it item) entry() *events.Entry {
 		if it.body != "" {
 			e.Body = events.InlineBody
 		}
+		if it.chunk > 0 {
+			e.Body, e.Average = events.ChunksBody, 512<<10
+		}
+		if it.from != "" {
+			from := parse(it.from)
+			e.From = &from
+		}
 	case events.Symlink:
 		e.Target = it.body
 	case events.CharDevice, events.BlockDevice:
@@ -176,6 +189,59 @@ func (it item) payload(c *events.Codec) []byte {
 		return nil
 	}
 	return c.Compress([]byte(it.body))
+}
+
+// chunks cuts the body.
+func (it item) chunks() events.ChunkList {
+	var list events.ChunkList
+	for piece := range slices.Chunk([]byte(it.body), it.chunk) {
+		c := events.Chunk{Size: int64(len(piece))}
+		if strings.Trim(string(piece), "\x00") != "" {
+			c.Digest = events.Sum(piece)
+		} else if n := len(list); n > 0 && list[n-1].Hole() {
+			list[n-1].Size += c.Size
+			continue
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func (it item) stage(ctx context.Context, t *Tree) (*Staged, error) {
+	if it.chunk > 0 {
+		return t.StageChunks(ctx, it.entry(), it.chunks(), &shop{body: it.body, chunk: it.chunk})
+	}
+	return t.Stage(ctx, it.entry(), it.payload(t.opts.Codec))
+}
+
+// A shop has the chunks of one body, from the last to the first.
+type shop struct {
+	body  string
+	chunk int
+	sold  int   // chunks
+	limit int   // after which it has an error; 0: none
+	err   error // that
+}
+
+func (s *shop) Fetch(_ context.Context, chunks []events.Chunk, got func(events.Chunk, []byte) error) error {
+	has := map[events.Digest][]byte{}
+	for piece := range slices.Chunk([]byte(s.body), s.chunk) {
+		has[events.Sum(piece)] = piece
+	}
+	for _, c := range slices.Backward(chunks) {
+		if s.limit > 0 && s.sold >= s.limit {
+			return s.err
+		}
+		piece, ok := has[c.Digest]
+		if !ok {
+			return errors.New("not in the shop")
+		}
+		if err := got(c, slices.Clone(piece)); err != nil {
+			return err
+		}
+		s.sold++
+	}
+	return nil
 }
 
 // check fails unless the path is exactly what the item says.

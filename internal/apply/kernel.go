@@ -228,6 +228,14 @@ func (d *kernelDir) rename(name string, to directory, toName string, how renamin
 	return uninterrupted(func() error { return unix.Renameat2(d.fd, name, target.fd, toName, flags) })
 }
 
+func (d *kernelDir) link(name string, to directory, toName string) error {
+	target, ok := to.(*kernelDir)
+	if !ok {
+		return unix.EXDEV
+	}
+	return uninterrupted(func() error { return unix.Linkat(d.fd, name, target.fd, toName, 0) })
+}
+
 func (d *kernelDir) chown(name string, uid, gid uint32) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW
 	if name == "" {

@@ -84,6 +84,51 @@ func (f *kernelFile) allocate(size int64) error {
 	return err
 }
 
+func (f *kernelFile) truncate(size int64) error {
+	return uninterrupted(func() error { return unix.Ftruncate(f.fd, size) })
+}
+
+// copyFrom lets the kernel copy, which shares the blocks where the file system
+// can: copy_file_range(2).
+func (f *kernelFile) copyFrom(src file, from, to, n int64) error {
+	source, ok := src.(*kernelFile)
+	for ok && n > 0 {
+		done, err := again(func() (int, error) {
+			off, at := from, to
+			return unix.CopyFileRange(source.fd, &off, f.fd, &at, int(n), 0)
+		})
+		switch {
+		case err == nil && done == 0:
+			return unix.EIO
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+			ok, done = false, 0
+		case err != nil:
+			return err
+		}
+		from, to, n = from+int64(done), to+int64(done), n-int64(done)
+	}
+	return copyThrough(f, src, from, to, n)
+}
+
+// copyThrough copies by way of a buffer of ours.
+func copyThrough(dst, src file, from, to, n int64) error {
+	buf := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		buf = buf[:min(n, int64(len(buf)))]
+		if _, err := src.ReadAt(buf, from); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = unix.EIO
+			}
+			return err
+		}
+		if _, err := dst.WriteAt(buf, to); err != nil {
+			return err
+		}
+		from, to, n = from+int64(len(buf)), to+int64(len(buf)), n-int64(len(buf))
+	}
+	return nil
+}
+
 func (f *kernelFile) sync() error {
 	return uninterrupted(func() error { return unix.Fsync(f.fd) })
 }

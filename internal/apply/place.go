@@ -12,7 +12,7 @@ func (g *group) place(s *Staged) (Outcome, error) {
 	t, e, p := g.t, s.e, s.e.Path
 	if s.temp == nil {
 		st, err := t.root.lstat(p.String())
-		if err == nil && (s.right && st.same(s.seen) || t.shows(st, e) && t.holds(st, e)) {
+		if err == nil && (s.right && st.same(s.seen) || t.shows(st, e) && t.holds(p, st, e)) {
 			g.syncAll = g.syncAll || g.recent(st)
 			return Unchanged, nil
 		}
@@ -33,6 +33,13 @@ func (g *group) place(s *Staged) (Outcome, error) {
 	}
 	if err := g.enter(p.Parent(), parent); err != nil {
 		return 0, err
+	}
+	if s.list != nil {
+		staged, err := t.tmp.lstat(s.temp.name)
+		if err != nil {
+			return 0, err
+		}
+		defer g.learn(s, staged.ino)
 	}
 	if st.kind == events.Dir {
 		if err := movable(parent, p.Base()); err != nil {

@@ -364,6 +364,10 @@ func (d *powerDir) rename(name string, to directory, toName string, how renaming
 	})
 }
 
+func (d *powerDir) link(name string, to directory, toName string) error {
+	return d.p.do("link", func() error { return d.d.link(name, to.(*powerDir).d, toName) })
+}
+
 func (d *powerDir) chown(name string, uid, gid uint32) error {
 	return d.p.do("chown", func() error { return d.d.chown(name, uid, gid) })
 }

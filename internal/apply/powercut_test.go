@@ -25,6 +25,7 @@ func TestPowerCutOnExt4(t *testing.T) {
 		"many files": {many, {reg("d/f", "two")}},
 		"link":       {{link("d/l", "x"), dir("d").at(6)}},
 		"tombstone":  {{gone("d/f"), d}},
+		"chunks":     {{reg("c", "one two three").at(6).in(4), root}, {reg("d/c", "one two three").at(6).in(4).was("c"), d}},
 		"swaps":      {{reg("s", "x"), root}, {dir("s"), reg("s/f", "x"), dir("s"), root}, {reg("s", "y"), root}},
 		"attributes": {{dir("d").at(7).with(0o2711), dir(".").at(8)}},
 	} {

@@ -53,6 +53,14 @@ func (f *powerFile) allocate(size int64) error {
 	return f.p.do("fallocate", func() error { return f.f.allocate(size) })
 }
 
+func (f *powerFile) truncate(size int64) error {
+	return f.p.do("ftruncate", func() error { return f.f.truncate(size) })
+}
+
+func (f *powerFile) copyFrom(src file, from, to, n int64) error {
+	return f.p.do("copy_file_range", func() error { return f.f.copyFrom(src.(*powerFile).f, from, to, n) })
+}
+
 func (f *powerFile) sync() error { return f.p.do("fsync", f.keep) }
 
 func (f *powerFile) datasync() error { return f.p.do("fdatasync", f.keep) }

@@ -48,6 +48,9 @@ func (g *group) remove(p events.Path) (Outcome, error) {
 	if err != nil {
 		return 0, err
 	}
+	if st.kind == events.File {
+		g.t.known.unlinked(p, st, func(q events.Path) (stat, error) { return g.t.root.lstat(q.String()) })
+	}
 	g.forget(p)
 	return Deleted, nil
 }

@@ -22,8 +22,9 @@ type Staged struct {
 	t       *Tree
 	e       *events.Entry
 	payload []byte
-	skip    bool // nothing is to be done, it was reported
-	right   bool // the path was right when it was staged; seen says what it was
+	list    events.ChunkList // of a body in chunks, which Commit cannot stage again
+	skip    bool             // nothing is to be done, it was reported
+	right   bool             // the path was right when it was staged; seen says what it was
 	seen    stat
 	temp    *temp // nil: none is needed, or it is used up
 }
@@ -35,12 +36,14 @@ type temp struct {
 	kind   events.Kind
 	file   file // of a File, open for its fsync; nil if it was closed
 	synced bool
+	part   string // its name in parts, to go back to when it is not committed
 }
 
 // Entry returns the entry as it was given to Stage.
 func (s *Staged) Entry() *events.Entry { return s.e }
 
-// Discard removes what was staged; it may be called any number of times, also
+// Discard removes what was staged, but for a body in chunks, which is kept for
+// the next try; it may be called any number of times, also
 // after Commit. It must not be called during one.
 func (s *Staged) Discard() {
 	if s.temp != nil {
@@ -103,7 +106,7 @@ func (s *Staged) stage() error {
 	switch {
 	case err == nil && e.Kind == events.Dir && st.kind == events.Dir:
 		return nil // its attributes are set in Commit, where its children are too
-	case err == nil && t.shows(st, e) && t.holds(st, e):
+	case err == nil && t.shows(st, e) && t.holds(e.Path, st, e):
 		s.right, s.seen = true, st
 		return nil
 	case err != nil && !absent(err) && !errors.Is(err, syscall.EACCES):
@@ -123,6 +126,9 @@ func (s *Staged) makeTemp() error {
 	var err error
 	switch e.Kind {
 	case events.File:
+		if s.list != nil {
+			return errGone
+		}
 		err = t.writeTemp(tmp, e, s.payload)
 	case events.Dir:
 		mode := e.Mode
@@ -189,11 +195,16 @@ func (t *Tree) closeFile(tmp *temp) {
 	}
 }
 
-// dropTemp removes a temp that is not needed. What cannot be removed is
-// removed by the next Open.
+// dropTemp removes a temp that is not needed, or makes it a part again. What
+// cannot be removed is removed by the next Open.
 func (t *Tree) dropTemp(tmp *temp) {
 	t.closeFile(tmp)
-	err := t.tmp.remove(tmp.name, tmp.kind == events.Dir)
+	var err error
+	if tmp.part != "" {
+		err = t.parts.takeBack(t.tmp, tmp)
+	} else {
+		err = t.tmp.remove(tmp.name, tmp.kind == events.Dir)
+	}
 	if err != nil && !errors.Is(err, syscall.ENOENT) {
 		t.log.Debug("temporary file could not be removed", "err", err)
 	}

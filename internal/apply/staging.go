@@ -63,6 +63,9 @@ func (t *Tree) openInside() error {
 	if err == nil {
 		t.trash, err = t.openSubdir(trashName)
 	}
+	if err == nil {
+		t.parts.dir, err = t.openSubdir(partsName)
+	}
 	return err
 }
 

@@ -85,7 +85,7 @@ func (st *stand) commit(groups [][]item) error {
 			if st.acked[[2]int{g, i}] {
 				continue
 			}
-			s, err := st.tree.Stage(st.t.Context(), it.entry(), it.payload(st.opts.Codec))
+			s, err := it.stage(st.t.Context(), st.tree)
 			if err != nil {
 				discard()
 				return err

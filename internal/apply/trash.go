@@ -71,8 +71,8 @@ func (b *batch) rename(from directory, name, rel string) error {
 }
 
 // ExpireTrash removes what has been in the trash for longer than
-// Options.TrashKeep, and returns how many batches that were. Open does it too;
-// a process that runs for long calls this now and then.
+// Options.TrashKeep, and returns how many batches that were; and the parts of
+// large bodies that nobody came back for in a day. Open does it too; a process that runs for long calls this now and then.
 func (t *Tree) ExpireTrash(ctx context.Context) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -82,7 +82,9 @@ func (t *Tree) ExpireTrash(ctx context.Context) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, step("trash", events.Path{}, err)
 	}
-	n, err := t.expireTrash(time.Now())
+	now := time.Now()
+	n, err := t.expireTrash(now)
+	err = errors.Join(err, t.parts.expire(now))
 	return n, step("trash", events.Path{}, err)
 }
 

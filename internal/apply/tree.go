@@ -75,6 +75,8 @@ type Tree struct {
 	kept     map[events.Path]bool     // directories that keep was told of
 
 	parking *parking
+	parts   *parts
+	known   *known
 
 	markMu sync.Mutex
 	marks  *slots // nil: read only
@@ -152,6 +154,8 @@ func openRoot(o Options, fsys fileSystem) (*Tree, string, error) {
 		root: root, rootIno: st.ino, rootDev: st.dev,
 		owed:    map[events.Path]dirState{},
 		parking: &parking{},
+		parts:   &parts{names: map[string]bool{}},
+		known:   newKnown(),
 	}, path, nil
 }
 
@@ -184,6 +188,9 @@ func (t *Tree) hold(fsys fileSystem, path string) error {
 	}
 	if err := t.probe(); err != nil {
 		return err
+	}
+	if err := t.parts.expire(time.Now()); err != nil {
+		t.log.Warn("old parts of bodies could not be removed", "err", err)
 	}
 	if _, err := t.expireTrash(time.Now()); err != nil {
 		t.log.Warn("old trash could not be removed", "err", err)
@@ -253,7 +260,7 @@ func (t *Tree) release() {
 		t.marks = nil
 	}
 	t.markMu.Unlock()
-	for _, d := range []*directory{&t.tmp, &t.trash, &t.staging, &t.root} {
+	for _, d := range []*directory{&t.tmp, &t.trash, &t.parts.dir, &t.staging, &t.root} {
 		if *d != nil {
 			(*d).close()
 			*d = nil
