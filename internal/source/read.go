@@ -23,30 +23,16 @@ import (
 // known = false) it is read nevertheless: wait for some quiet before.
 //
 // Errors: [ErrAbsent]; [ErrBusy] and [ErrUnstable], worth another try;
-// *[SkipError], with TooLarge above [events.MaxInlineBytes]; [ErrRootLost];
+// *[SkipError], with TooLarge above [events.MaxInlineBytes] (see [Tree.Chunk]); [ErrRootLost];
 // anything else is unknown. After an error buf's content is undefined.
 func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
-	before, err := t.look(p)
-	if err != nil {
-		return Meta{}, nil, err
-	}
-	fd, err := t.openFile(p, before)
+	fd, opened, err := t.openSettled(p)
 	if err != nil {
 		return Meta{}, nil, err
 	}
 	defer unix.Close(fd)
-	opened, err := t.fstat(p, fd)
-	if err != nil {
-		return Meta{}, nil, err
-	}
-	if !same(before, opened) {
-		return Meta{}, nil, ErrUnstable
-	}
 	if opened.Entry.Size > events.MaxInlineBytes {
 		return Meta{}, nil, &SkipError{p.String(), TooLarge}
-	}
-	if settled, known := t.probe(fd); known && !settled {
-		return Meta{}, nil, ErrBusy
 	}
 	body, err := t.content(p, fd, int(opened.Entry.Size), buf)
 	if err != nil {
@@ -66,6 +52,32 @@ func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
 		after.Entry.Body = events.InlineBody
 	}
 	return after, body, nil
+}
+
+// openSettled opens the regular file at p, unless a writer has it, and says what
+// was opened: the same that lstat saw before.
+func (t *Tree) openSettled(p events.Path) (fd int, opened Meta, err error) {
+	before, err := t.look(p)
+	if err != nil {
+		return -1, Meta{}, err
+	}
+	if fd, err = t.openFile(p, before); err != nil {
+		return -1, Meta{}, err
+	}
+	opened, err = t.fstat(p, fd)
+	if err == nil && !same(before, opened) {
+		err = ErrUnstable
+	}
+	if err == nil {
+		if settled, known := t.probe(fd); known && !settled {
+			err = ErrBusy
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd) // nothing was written through it
+		return -1, Meta{}, err
+	}
+	return fd, opened, nil
 }
 
 // openFile opens the regular file at p that lstat saw there.
