@@ -54,7 +54,7 @@ func (e *Entry) MarshalHeader() (string, error) {
 		return "", err
 	}
 	w := wire{V: Version, Kind: e.Kind.String(), Whole: e.Whole, Epoch: e.Epoch}
-	w.Path, w.Path64 = split(e.Path.String())
+	w.Path, w.Path64 = SplitText(e.Path.String())
 	if e.Kind != Tombstone {
 		w.Mode = fmt.Sprintf("%04o", e.Mode)
 		w.UID, w.GID = &e.UID, &e.GID
@@ -70,12 +70,12 @@ func (e *Entry) MarshalHeader() (string, error) {
 			w.List = e.List.String()
 		}
 	case Symlink:
-		w.Target, w.Target64 = split(e.Target)
+		w.Target, w.Target64 = SplitText(e.Target)
 	case CharDevice, BlockDevice:
 		w.Device = fmt.Sprintf("%d:%d", e.Major, e.Minor)
 	}
 	if e.From != nil && len(e.From.s) <= maxFromBytes {
-		w.From, w.From64 = split(e.From.String())
+		w.From, w.From64 = SplitText(e.From.String())
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -90,8 +90,9 @@ func (e *Entry) MarshalHeader() (string, error) {
 	return line, nil
 }
 
-// split returns s in the first result if it is UTF-8, else in the second.
-func split(s string) (string, []byte) {
+// SplitText returns s in the first result if it is UTF-8, else in the second: JSON
+// carries it as text, or in base64 in a field of its own.
+func SplitText(s string) (string, []byte) {
 	if utf8.ValidString(s) {
 		return s, nil
 	}
@@ -140,7 +141,7 @@ func ParseEntry(header string) (Entry, error) {
 	case err != nil:
 		return e, fmt.Errorf("%w: %s", ErrEntry, clip(err.Error()))
 	}
-	text, err := unsplit(w.Path, w.Path64)
+	text, err := JoinText(w.Path, w.Path64)
 	if err != nil {
 		return e, err
 	}
@@ -157,7 +158,7 @@ func ParseEntry(header string) (Entry, error) {
 	}
 	e.Whole, e.Epoch = w.Whole, w.Epoch
 	if w.From != "" || len(w.From64) > 0 {
-		if text, err = unsplit(w.From, w.From64); err != nil {
+		if text, err = JoinText(w.From, w.From64); err != nil {
 			return e, err
 		}
 		from, err := ParsePath(text)
@@ -174,7 +175,8 @@ func ParseEntry(header string) (Entry, error) {
 	return e, e.check()
 }
 
-func unsplit(s string, raw []byte) (string, error) {
+// JoinText is the inverse of [SplitText], and accepts nothing else.
+func JoinText(s string, raw []byte) (string, error) {
 	switch {
 	case s != "" && len(raw) > 0:
 		return "", fmt.Errorf("%w: text and base64 of one field", ErrEntry)
@@ -210,7 +212,7 @@ func (e *Entry) parseMetadata(w *wire) error {
 	case File:
 		return e.parseBody(w)
 	case Symlink:
-		e.Target, err = unsplit(w.Target, w.Target64)
+		e.Target, err = JoinText(w.Target, w.Target64)
 		return err
 	case CharDevice, BlockDevice:
 		major, minor, _ := strings.Cut(w.Device, ":")

@@ -46,6 +46,10 @@ func (s Site) LeaseSubject() string { return "treecast." + string(s) + ".lease" 
 // HolderSubject is where the holder of the lease answers; it is not stored.
 func (s Site) HolderSubject() string { return "treecast." + string(s) + ".holder" }
 
+// WantSubject is where nodes ask the publisher to look after chunks; it is not
+// stored.
+func (s Site) WantSubject() string { return "treecast." + string(s) + ".want" }
+
 // IsFile reports whether subject is some path's subject on this site.
 func (s Site) IsFile(subject string) bool {
 	return strings.HasPrefix(subject, "treecast."+string(s)+".file.")

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Replicas     int           // 0: as it is, 1 for a new stream
 	MaxBytes     int64         // -1 or 0: as it is, no limit for a new stream
+	BucketBytes  int64         // the same as MaxBytes, of the bucket of large bodies
 	TombstoneTTL time.Duration // goes into the stream's metadata, see Info; each tombstone has its own
 }
 

@@ -24,6 +24,7 @@ type follower struct {
 	retryAt  time.Time // when what is held is tried next; zero: nothing is
 	last     uint64    // the newest message that was committed, parked or held
 	holdings holdings
+	fetches  *fetches
 }
 
 func newFollower(s *subscriber, mark apply.Watermark) *follower {
@@ -44,6 +45,7 @@ func (f *follower) put(ctx context.Context, d stream.Delivery) {
 // run commits until ctx ends or the tree's own state cannot be written.
 func (f *follower) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	f.fetches = newFetches(ctx, f.subscriber, g)
 	for range stageWorkers {
 		g.Go(func() error { return f.pipeline.stage(ctx) })
 	}
@@ -52,8 +54,14 @@ func (f *follower) run(ctx context.Context) error {
 		retry := time.NewTimer(longestHold)
 		defer retry.Stop()
 		for {
-			if group, err = f.pipeline.next(ctx, retry.C); err != nil {
+			var body *fetchJob
+			if group, body, err = f.pipeline.next(ctx, retry.C, f.fetches.arrived); err != nil {
 				return err
+			}
+			if body != nil {
+				if err = f.arrive(ctx, body); err != nil {
+					return err
+				}
 			}
 			if len(group) > 0 {
 				err = f.deliver(ctx, group)
@@ -78,6 +86,28 @@ func (f *follower) run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	f.pipeline.drain(group)
+	select {
+	case body := <-f.fetches.arrived:
+		body.item.discard()
+	default:
+	}
+	return err
+}
+
+// arrive commits a large body that was fetched, if its entry is still wanted.
+func (f *follower) arrive(ctx context.Context, j *fetchJob) error {
+	f.fetches.Done(j)
+	it := &j.item
+	defer it.discard()
+	if !f.holdings.Release(it.delivery.Seq) {
+		return nil // superseded; it was acked then
+	}
+	start := time.Now()
+	n, err := f.apply(ctx, []*item{it}, nil)
+	if err == nil && n > 0 {
+		f.Log.Info("body applied", "path", strconv.Quote(it.entry.Path.String()), "seq", it.delivery.Seq, "bytes", it.entry.Size,
+			"elapsed", time.Since(start))
+	}
 	return err
 }
 
@@ -131,13 +161,23 @@ const heldAtOnce = 64
 
 func (f *follower) retryPart(ctx context.Context, part []hold) (int, error) {
 	bySeq := make(map[uint64]hold, len(part))
-	seqs := make([]uint64, len(part))
-	for i, h := range part {
-		seqs[i] = h.delivery.Seq
+	seqs := make([]uint64, 0, len(part))
+	waiting := part
+	part = make([]hold, 0, len(waiting))
+	for _, h := range waiting {
+		if f.fetches.Running(h.delivery.Seq, h.entry.Path) {
+			f.holdings.Add(h.delivery, h.entry, errFetching)
+			continue
+		}
+		part = append(part, h)
+		seqs = append(seqs, h.delivery.Seq)
 		bySeq[h.delivery.Seq] = h
 		if err := h.delivery.InProgress(); err != nil {
 			f.Log.Debug("in-progress not sent", "seq", h.delivery.Seq, "err", err)
 		}
+	}
+	if len(part) == 0 {
+		return 0, nil
 	}
 	var items []*item
 	defer func() {
@@ -187,12 +227,16 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 			}
 			acks = append(acks, it.delivery)
 			continue
-		case it.staged == nil && it.err == nil:
+		case it.staged == nil && it.err == nil && !it.large:
 			acks = append(acks, it.delivery)
 			continue
 		}
 		acks = append(acks, f.holdings.Supersede(it.delivery.Seq, it.entry.Path)...)
+		f.fetches.Supersede(it.delivery.Seq, it.entry.Path)
 		switch {
+		case it.large:
+			f.holdings.Add(it.delivery, it.entry, errFetching)
+			f.fetches.Start(it)
 		case it.err != nil:
 			f.hold(it, it.err)
 		case f.holdings.Blocks(it.delivery.Seq, &it.entry):

@@ -59,6 +59,13 @@ func (h *holdings) Supersede(seq uint64, path events.Path) (old []stream.Deliver
 	return old
 }
 
+// Release takes the message seq out, and reports whether it was held.
+func (h *holdings) Release(seq uint64) bool {
+	before := len(h.list)
+	h.list = slices.DeleteFunc(h.list, func(x hold) bool { return x.delivery.Seq == seq })
+	return len(h.list) < before
+}
+
 // Holds reports whether the message seq is held.
 func (h *holdings) Holds(seq uint64) bool {
 	return slices.ContainsFunc(h.list, func(x hold) bool { return x.delivery.Seq == seq })

@@ -12,6 +12,7 @@ import (
 type item struct {
 	delivery stream.Delivery
 	again    bool          // delivered before: nothing to stage
+	large    bool          // its body is in chunks: staged by fetches
 	ready    chan struct{} // closed when the rest is set
 
 	entry  events.Entry
@@ -19,8 +20,8 @@ type item struct {
 	err    error
 }
 
-// stage decodes and stages an item. What is not a path's message, the lease
-// for one, has nothing to apply.
+// stage decodes and stages an item, but for a large body. What is not a path's
+// message, the lease for one, has nothing to apply.
 func (it *item) stage(ctx context.Context, site events.Site, tree *apply.Tree) {
 	defer close(it.ready)
 	d := &it.delivery
@@ -30,7 +31,9 @@ func (it *item) stage(ctx context.Context, site events.Site, tree *apply.Tree) {
 	if it.entry, it.err = events.Decode(site, d.Subject, d.Header); it.err != nil {
 		return
 	}
-	it.staged, it.err = tree.Stage(ctx, &it.entry, d.Payload)
+	if it.large = it.entry.Body == events.ChunksBody; !it.large {
+		it.staged, it.err = tree.Stage(ctx, &it.entry, d.Payload)
+	}
 }
 
 // bytes is an item's share of a pipeline's memory. A staged item may keep its

@@ -72,39 +72,41 @@ func (p *pipeline) stage(ctx context.Context) error {
 }
 
 // next waits for staged items and returns as many as are waiting, within a
-// group's limits; none when tick fires first. What it returns with an error
-// is to be freed by drain.
-func (p *pipeline) next(ctx context.Context, tick <-chan time.Time) (group []*item, err error) {
+// group's limits; none, or a body that has arrived, when tick or arrived comes
+// first. What it returns with an error is to be freed by drain.
+func (p *pipeline) next(ctx context.Context, tick <-chan time.Time, arrived <-chan *fetchJob) (group []*item, body *fetchJob, err error) {
 	var it *item
 	var ok bool
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	case <-tick:
-		return nil, nil
+		return nil, nil, nil
+	case body = <-arrived:
+		return nil, body, nil
 	case it, ok = <-p.queue:
 	}
 	for bytes := int64(0); ok; {
 		select {
 		case <-ctx.Done():
-			return append(group, it), ctx.Err()
+			return append(group, it), nil, ctx.Err()
 		case <-it.ready:
 		}
 		group = append(group, it)
 		bytes += it.bytes()
 		if len(group) >= pullMessages || bytes >= pullBytes {
-			return group, nil
+			return group, nil, nil
 		}
 		select {
 		case it, ok = <-p.queue:
 		default:
-			return group, nil
+			return group, nil, nil
 		}
 	}
 	if len(group) == 0 {
-		return nil, io.EOF
+		return nil, nil, io.EOF
 	}
-	return group, nil
+	return group, nil, nil
 }
 
 // release frees a group's memory, and what of it is still staged.

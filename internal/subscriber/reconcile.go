@@ -191,7 +191,7 @@ func (s *subscriber) repair(ctx context.Context, v *survey) (failed uint64, err 
 	g.Go(func() error {
 		done := 0
 		for {
-			if group, err = p.next(ctx, nil); err != nil {
+			if group, _, err = p.next(ctx, nil, nil); err != nil {
 				if errors.Is(err, io.EOF) {
 					return nil
 				}
@@ -229,6 +229,9 @@ func (s *subscriber) settle(ctx context.Context, group []*item) (low uint64, err
 	var staged []*apply.Staged
 	var of []*item
 	for _, it := range group {
+		if it.large {
+			it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
+		}
 		switch {
 		case it.staged != nil:
 			staged, of = append(staged, it.staged), append(of, it)
