@@ -52,6 +52,7 @@ type Publishing struct {
 	Nodes         []string      `help:"Make these nodes' consumers, so that they need no right to." placeholder:"b,c,d"`
 	Replicas      int           `help:"Copies of the stream in a cluster, when it is made." default:"1"`
 	MaxBytes      int64         `help:"Limit of the stream's size; none by default." default:"-1" placeholder:"BYTES"`
+	BucketBytes   int64         `help:"Limit of the size of the bucket of large bodies; none by default." default:"-1" placeholder:"BYTES"`
 	TombstoneTTL  time.Duration `name:"tombstone-ttl" help:"How long a deletion is kept for nodes that are down." default:"720h"`
 }
 
@@ -77,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := publisher.Options{
 		Site: site, Root: c.Root, Specials: c.Specials, NumericIDs: c.NumericIDs, Takeover: c.Takeover,
 		ConfirmDelete: c.ConfirmDelete, ScanInterval: c.ScanInterval, Nodes: c.Nodes,
-		Stream:   stream.Config{Replicas: c.Replicas, MaxBytes: c.MaxBytes, TombstoneTTL: c.TombstoneTTL},
+		Stream:   stream.Config{Replicas: c.Replicas, MaxBytes: c.MaxBytes, BucketBytes: c.BucketBytes, TombstoneTTL: c.TombstoneTTL},
 		Log:      log,
 		Progress: cli.Progress(stderr, "publishing"),
 	}

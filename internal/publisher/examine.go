@@ -134,6 +134,9 @@ func (ex *examiner) add(m source.Meta, t task) {
 	}
 	if ex.index.Matches(r, &m.Entry) && !(m.Entry.Kind == events.File && ex.p.src.Racy(m)) {
 		ex.p.report.Cleared(path.String())
+		if m.Entry.Size > events.MaxInlineBytes {
+			ex.p.inodes.put(m)
+		}
 		return
 	}
 	t.path, t.deep = path, false

@@ -14,9 +14,10 @@ import (
 type index struct {
 	top    node
 	len    int
-	doubts int               // uncertain records
-	files  int               // records that are not of directories
-	names  map[string]uint16 // owners' and groups' names, each once
+	doubts int                           // uncertain records
+	files  int                           // records that are not of directories
+	bodies map[events.Digest]events.Path // one path of each large body
+	names  map[string]uint16             // owners' and groups' names, each once
 	list   []string
 }
 
@@ -38,6 +39,7 @@ type record struct {
 	target       string
 	uid, gid     uint32
 	owner, group uint16
+	average      uint32 // of a body's chunks; 0: it is not in chunks
 	mode         uint16
 	kind         events.Kind
 	whole        bool // of the root: the stream is sealed
@@ -45,7 +47,7 @@ type record struct {
 }
 
 func newIndex() *index {
-	return &index{names: map[string]uint16{"": 0}, list: []string{""}}
+	return &index{names: map[string]uint16{"": 0}, list: []string{""}, bodies: map[events.Digest]events.Path{}}
 }
 
 // Len counts the published paths.
@@ -107,6 +109,19 @@ func (x *index) Put(e *events.Entry) {
 	x.count(n.record.kind, -1)
 	x.count(e.Kind, 1)
 	n.record = x.record(e)
+	if e.Average != 0 {
+		x.bodies[e.Digest] = e.Path
+	}
+}
+
+// WithBody returns a path that is published with a large body of that digest.
+func (x *index) WithBody(d events.Digest) (events.Path, bool) {
+	p, ok := x.bodies[d]
+	if r := x.Get(p); ok && (r == nil || r.digest != d || r.average == 0) {
+		delete(x.bodies, d)
+		return events.Path{}, false
+	}
+	return p, ok
 }
 
 func (x *index) count(kind events.Kind, by int) {
@@ -119,7 +134,7 @@ func (x *index) record(e *events.Entry) record {
 	return record{
 		mtime: e.Mtime, ctime: e.Ctime, size: fileSize(e), digest: e.Digest, target: recordTarget(e),
 		uid: e.UID, gid: e.GID, owner: x.intern(e.Owner), group: x.intern(e.Group),
-		mode: e.Mode, kind: e.Kind, whole: e.Whole,
+		average: e.Average, mode: e.Mode, kind: e.Kind, whole: e.Whole,
 	}
 }
 

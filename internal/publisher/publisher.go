@@ -54,7 +54,8 @@ type Publisher struct {
 	dirty  *dirtySet
 	report *report
 
-	floor int // of the guard, until a scan passed it; owned by the rounds' goroutine
+	inodes inodes
+	floor  int // of the guard, until a scan passed it; owned by the rounds' goroutine
 }
 
 // Run publishes until ctx ends, and returns nil then. It returns an error that

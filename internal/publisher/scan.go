@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"treecast/internal/events"
+	"treecast/internal/source"
 	"treecast/internal/stream"
 )
 
@@ -44,7 +45,7 @@ func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
 	for _, c := range pl.changes {
 		e := c.meta.Entry
 		if e.Kind == events.File {
-			m, _, err := p.src.Read(e.Path, nil)
+			m, err := p.digest(ctx, e, x.Get(e.Path))
 			if err != nil {
 				p.report.Failed("read", e.Path.String(), err, unpublished)
 				continue
@@ -61,6 +62,20 @@ func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
 		item(Item{Path: path, Was: x.entry(path, x.Get(path))})
 	}
 	return pl.check(x.Files(), massDeleteFloor)
+}
+
+// digest reads a file for its digest alone.
+func (p *Publisher) digest(ctx context.Context, e events.Entry, r *record) (source.Meta, error) {
+	if e.Size <= events.MaxInlineBytes {
+		m, _, err := p.src.Read(e.Path, nil)
+		return m, err
+	}
+	was := uint32(0)
+	if r != nil {
+		was = r.average
+	}
+	m, _, err := p.src.Chunk(ctx, e.Path, events.AverageFor(e.Size, was), func(context.Context, source.Piece) error { return nil })
+	return m, err
 }
 
 // entry is the inverse of record, as far as it goes.

@@ -39,6 +39,7 @@ type outgoing struct {
 	change  change
 	entry   events.Entry
 	message *stream.Message
+	unread  bool  // its bytes are to be read afterwards, see renamed
 	err     error // of reading it
 }
 
@@ -156,6 +157,10 @@ func (s *session) prepare(ctx context.Context, pl *plan, changes []change) ([]ou
 func (s *session) encode(pl *plan, out *outgoing, c change) {
 	out.change, out.entry = c, c.meta.Entry
 	var payload []byte
+	if c.meta.Entry.Kind == events.File && c.meta.Entry.Size > events.MaxInlineBytes {
+		out.err = errLarge
+		return
+	}
 	if c.meta.Entry.Kind == events.File {
 		if out.err = s.settled(c); out.err != nil {
 			return
@@ -209,6 +214,9 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 	for i := range block {
 		out := &block[i]
 		path := out.entry.Path
+		if errors.Is(out.err, errLarge) {
+			s.renamed(ctx, out)
+		}
 		if out.err != nil {
 			s.retryRead(out.change, out.err)
 			continue
@@ -222,7 +230,13 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 		messages = append(messages, *out.message)
 		of = append(of, out)
 	}
-	return s.send(ctx, messages, n, func(i int) (*events.Entry, task) { return &of[i].entry, of[i].change.task })
+	err := s.send(ctx, messages, n, func(i int) (*events.Entry, task) { return &of[i].entry, of[i].change.task })
+	for _, out := range of {
+		if out.unread && err == nil {
+			s.uploads.Start(out.change, nil)
+		}
+	}
+	return err
 }
 
 // A shape tells a renamed file by what a rename does not change.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"treecast/internal/events"
 	"treecast/internal/source"
 	"treecast/internal/stream"
@@ -28,6 +30,7 @@ type session struct {
 	sealed     int       // version of the report that the root's entry tells of
 	told       int       // version of the report whose counts were logged
 	unsent     map[events.Path]shape
+	uploads    *uploads
 }
 
 // begin makes a missing stream, takes the lease and reads the snapshot, in
@@ -119,9 +122,37 @@ func (s *session) end() {
 // run does a round whenever something has settled. While the broker is away it
 // only collects hints.
 func (s *session) run(ctx context.Context) error {
+	bucket, err := s.conn.OpenBucket(ctx, s.Site, s.Stream)
+	if err != nil {
+		return s.transient(ctx, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	s.uploads = newUploads(ctx, s, bucket, g)
+	stop, err := s.lease.Wants(func(p events.Path, digests []events.Digest) {
+		select {
+		case s.uploads.wants <- want{p, digests}:
+		default: // the node asks again
+		}
+	})
+	if err != nil {
+		return s.transient(ctx, err)
+	}
+	defer stop()
+	g.Go(func() error { return s.rounds(ctx) })
+	return g.Wait()
+}
+
+func (s *session) rounds(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		select { // also while there is always something to look at
+		case j := <-s.uploads.done:
+			if err := s.uploaded(ctx, j); err != nil {
+				return err
+			}
+		default:
+		}
 		wait := time.Duration(-1)
 		if s.conn.Connected() {
 			if err := s.sameStream(ctx); err != nil {
@@ -144,6 +175,12 @@ func (s *session) run(ctx context.Context) error {
 		case <-s.dirty.wake:
 		case <-s.conn.Changed():
 		case <-timer.C:
+		case j := <-s.uploads.done:
+			if err := s.uploaded(ctx, j); err != nil {
+				return err
+			}
+		case w := <-s.uploads.wants:
+			s.mend(w)
 		}
 	}
 }
@@ -238,6 +275,7 @@ func (s *session) passed() {
 	if !s.scanned {
 		s.sealed = -1
 	}
+	s.inodes.prune(func(p events.Path) bool { return s.index.Get(p) != nil })
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
 }
 
@@ -266,8 +304,14 @@ func (s *session) retryRead(c change, err error) {
 	path := c.meta.Entry.Path
 	var skip *source.SkipError
 	switch {
+	case errors.Is(err, errLarge):
+		s.report.Late(path.String())
+		s.withhold(c)
+		s.uploads.Start(c, nil)
 	case errors.Is(err, source.ErrAbsent):
 		s.dirty.Hint([]source.Hint{{Path: path}})
+	case errors.As(err, &skip) && skip.Reason == source.TooLarge && c.meta.Entry.Size <= events.MaxInlineBytes:
+		s.dirty.Hint([]source.Hint{{Path: path}}) // it grew since it was looked at
 	case errors.As(err, &skip):
 		s.report.Skipped(skip, unpublished)
 	case errors.Is(err, source.ErrBusy), errors.Is(err, source.ErrUnstable):
@@ -279,7 +323,11 @@ func (s *session) retryRead(c change, err error) {
 		s.withhold(c)
 		s.dirty.Retry(c.task, longestBusy)
 	default:
-		s.report.Failed("read", path.String(), err, unpublished)
+		step := "read"
+		if c.meta.Entry.Size > events.MaxInlineBytes {
+			step = "upload"
+		}
+		s.report.Failed(step, path.String(), err, unpublished)
 		s.withhold(c)
 		s.dirty.Retry(c.task, longestRetry)
 	}

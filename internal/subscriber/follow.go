@@ -189,6 +189,7 @@ func (f *follower) retryPart(ctx context.Context, part []hold) (int, error) {
 		it := &item{delivery: d, ready: make(chan struct{})}
 		it.stage(ctx, f.Site, f.tree)
 		it.delivery = bySeq[d.Seq].delivery // the one that can be acked
+		it.delivery.Payload = d.Payload
 		delete(bySeq, d.Seq)
 		items = append(items, it)
 		return nil

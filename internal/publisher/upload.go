@@ -1,0 +1,253 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"treecast/internal/events"
+	"treecast/internal/source"
+	"treecast/internal/stream"
+)
+
+// errLarge is why a file's body is not read in its round: it goes to the bucket
+// in chunks, beside the rounds.
+var errLarge = errors.New("its body is uploaded in chunks")
+
+// uploads read large files and store their chunks beside the rounds, so that
+// small changes do not wait for them. A file's entry is published when its
+// upload has ended, and every chunk that it names is acked. All but done belongs
+// to the goroutine that runs rounds.
+type uploads struct {
+	s      *session
+	bucket *stream.Bucket
+	g      *errgroup.Group
+	ctx    context.Context
+	slots  *semaphore.Weighted
+	jobs   map[events.Path]*upload
+	done   chan *upload // those that ended
+	wants  chan want
+}
+
+// An upload is one file on its way to the bucket.
+type upload struct {
+	change  change
+	average uint32
+	mend    []events.Digest // chunks that a node could not use: looked at, and stored anew
+	cancel  context.CancelFunc
+	ended   chan struct{}
+
+	meta   source.Meta // what was read; err, or the rest is set when it has ended
+	packed events.PackedList
+	err    error
+}
+
+// A want is what a node asked for.
+type want struct {
+	path    events.Path
+	digests []events.Digest
+}
+
+// uploadSlots is how many files are read at once; each has several chunks on
+// their way.
+const uploadSlots = 2
+
+func newUploads(ctx context.Context, s *session, bucket *stream.Bucket, g *errgroup.Group) *uploads {
+	return &uploads{
+		s: s, bucket: bucket, g: g, ctx: ctx, slots: semaphore.NewWeighted(uploadSlots),
+		jobs: make(map[events.Path]*upload), done: make(chan *upload, 1), wants: make(chan want, 16),
+	}
+}
+
+// Start uploads c's file, unless the same state of it is under way. Another one
+// is given up first: what it stored is not stored again.
+func (u *uploads) Start(c change, mend []events.Digest) {
+	path := c.meta.Entry.Path
+	before := u.jobs[path]
+	if before != nil {
+		if sameFile(before.change.meta, c.meta) {
+			return
+		}
+		before.cancel()
+	}
+	was := uint32(0)
+	if r := u.s.index.Get(path); r != nil {
+		was = r.average
+	}
+	ctx, cancel := context.WithCancel(u.ctx)
+	j := &upload{
+		change: c, average: events.AverageFor(c.meta.Entry.Size, was), mend: mend, cancel: cancel, ended: make(chan struct{}),
+	}
+	u.jobs[path] = j
+	u.g.Go(func() error {
+		defer cancel()
+		defer close(j.ended)
+		if before != nil {
+			<-before.ended
+		}
+		if j.err = u.slots.Acquire(ctx, 1); j.err == nil {
+			j.err = u.run(ctx, j)
+			u.slots.Release(1)
+		}
+		select {
+		case u.done <- j:
+			return nil
+		case <-u.ctx.Done():
+			return u.ctx.Err()
+		}
+	})
+}
+
+// sameFile reports whether two looks at a path saw one state of one file.
+func sameFile(a, b source.Meta) bool {
+	return a.Dev == b.Dev && a.Ino == b.Ino && a.Entry.Size == b.Entry.Size && a.Entry.Mtime == b.Entry.Mtime && a.Entry.Ctime == b.Entry.Ctime
+}
+
+// run stores what the bucket does not have, the list last.
+func (u *uploads) run(ctx context.Context, j *upload) error {
+	if err := u.s.settled(j.change); err != nil {
+		return err
+	}
+	meta, list, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, func(ctx context.Context, piece source.Piece) error {
+		return u.store(ctx, j, piece.Chunk.Digest, func() ([]byte, bool) { return u.s.codec.PackChunk(piece.Body) },
+			func(data []byte, compressed bool) bool {
+				_, err := u.s.codec.OpenChunk(piece.Chunk, data, compressed, nil)
+				return err == nil
+			})
+	})
+	if err != nil {
+		return err
+	}
+	j.meta, j.packed = meta, u.s.codec.PackList(list)
+	if j.packed.Digest == nil {
+		return nil
+	}
+	// It is compressed, and packing the same list again gives the same bytes.
+	return u.store(ctx, j, *j.packed.Digest, func() ([]byte, bool) { return j.packed.Object, true },
+		func(data []byte, _ bool) bool { return slices.Equal(data, j.packed.Object) })
+}
+
+// store puts one object where the bucket lacks it, or, if a node could not use
+// it, where it is not good.
+func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack func() ([]byte, bool), good func([]byte, bool) bool) error {
+	if slices.Contains(j.mend, name) {
+		if ok, err := u.bucket.Check(ctx, name, good); err != nil || ok {
+			return err
+		}
+		data, compressed := pack()
+		return u.bucket.Put(ctx, name, data, compressed)
+	}
+	return u.bucket.Ensure(ctx, name, pack)
+}
+
+// uploaded publishes the entry of an upload that has ended, or puts its path back.
+func (s *session) uploaded(ctx context.Context, j *upload) error {
+	path := j.change.meta.Entry.Path
+	if s.uploads.jobs[path] != j {
+		return nil // a newer state of it is under way
+	}
+	delete(s.uploads.jobs, path)
+	out := outgoing{change: j.change, entry: j.meta.Entry, err: j.err}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(j.err, stream.ErrNoStream):
+		return errors.Join(errAgain, j.err)
+	case j.err == nil:
+		out.entry.Epoch, out.entry.List = s.lease.Epoch(), j.packed.Digest
+		if from, ok := s.index.WithBody(out.entry.Digest); ok && from != path {
+			out.entry.From = &from
+		}
+		out.message, out.err = s.message(&out.entry, j.packed.Payload)
+		s.inodes.put(j.meta)
+	}
+	var n sent
+	start := time.Now()
+	if err := s.sendBlock(ctx, []outgoing{out}, &n); err != nil {
+		return err
+	}
+	if n.entries > 0 {
+		s.Log.Info("published", "entries", n.entries, "path", strconv.Quote(path.String()), "bytes", j.meta.Entry.Size,
+			"seq", s.lease.LastSeq(), "elapsed", time.Since(start))
+	}
+	return s.seal(ctx, false, &n)
+}
+
+// mend looks after chunks of a path that a node could not use.
+func (s *session) mend(w want) {
+	r := s.index.Get(w.path)
+	if r == nil || r.average == 0 || s.uploads.jobs[w.path] != nil {
+		return
+	}
+	m, err := s.src.Lstat(w.path)
+	if err != nil || m.Entry.Kind != events.File {
+		s.dirty.Hint([]source.Hint{{Path: w.path}})
+		return
+	}
+	s.uploads.Start(change{meta: m, task: task{path: w.path}}, w.digests)
+}
+
+// inodes remembers which large files, by inode, have what is published, so that
+// a renamed one is known without reading it. It belongs to the goroutine that
+// runs rounds.
+type inodes struct{ files map[[2]uint64]source.Meta }
+
+func (x *inodes) put(m source.Meta) {
+	if x.files == nil {
+		x.files = make(map[[2]uint64]source.Meta)
+	}
+	x.files[[2]uint64{m.Dev, m.Ino}] = m
+}
+
+// prune forgets the files whose path keep does not know.
+func (x *inodes) prune(keep func(events.Path) bool) {
+	maps.DeleteFunc(x.files, func(_ [2]uint64, m source.Meta) bool { return !keep(m.Entry.Path) })
+}
+
+// was returns the path that the file m had when it was published, if neither its
+// size nor its time differ since.
+func (x *inodes) was(m source.Meta) (events.Path, bool) {
+	old, ok := x.files[[2]uint64{m.Dev, m.Ino}]
+	if !ok || old.Entry.Size != m.Entry.Size || old.Entry.Mtime != m.Entry.Mtime || old.Entry.Path == m.Entry.Path {
+		return events.Path{}, false
+	}
+	return old.Entry.Path, true
+}
+
+// renamed makes the entry of a large file that was renamed from the one that is
+// published: the same inode, size and time under another name. Its bytes are
+// read afterwards: only a change whose time was set back by hand could have been
+// missed, and is published then.
+func (s *session) renamed(ctx context.Context, out *outgoing) {
+	c := out.change
+	from, ok := s.inodes.was(c.meta)
+	r := s.index.Get(from)
+	if !ok || r == nil || r.average == 0 || r.uncertain || r.size != c.meta.Entry.Size || r.mtime != c.meta.Entry.Mtime {
+		return
+	}
+	if _, err := s.src.Lstat(from); !errors.Is(err, source.ErrAbsent) {
+		return
+	}
+	d, err := s.conn.Entry(ctx, s.Site, from)
+	if err != nil || d == nil {
+		return
+	}
+	old, err := events.Decode(s.Site, d.Subject, d.Header)
+	if err != nil || old.Kind != events.File || old.Body != events.ChunksBody || old.Digest != r.digest {
+		return
+	}
+	e := c.meta.Entry
+	e.Digest, e.Body, e.Average, e.List, e.From, e.Epoch = old.Digest, old.Body, old.Average, old.List, &from, s.lease.Epoch()
+	message, err := s.message(&e, d.Payload)
+	if err != nil {
+		return
+	}
+	s.inodes.put(c.meta)
+	*out = outgoing{change: c, entry: e, message: message, unread: true}
+}
