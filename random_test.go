@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -90,7 +91,7 @@ func (w *worker) step() {
 		{"create", 12, w.create}, {"write", 14, w.write}, {"append", 12, w.appendTo}, {"truncate", 6, w.truncate},
 		{"rename", 12, w.rename}, {"rename dir", 3, w.renameDir}, {"swap", 5, w.swap}, {"chmod", 8, w.chmod},
 		{"touch", 5, w.touch}, {"delete", 11, w.remove}, {"symlink", 5, w.symlink}, {"mkdir", 3, w.mkdir},
-		{"remove dir", 1, w.removeDir}, {"burst", 1, w.burst}, {"replace", 5, w.replace},
+		{"remove dir", 1, w.removeDir}, {"burst", 1, w.burst}, {"replace", 5, w.replace}, {"edit", 2, w.edit},
 	}
 	total := 0
 	for _, op := range ops {
@@ -156,10 +157,19 @@ func (w *worker) name() string {
 
 func (w *worker) body() []byte {
 	size := w.rand.IntN(4096)
-	if w.rand.IntN(20) == 0 {
+	switch w.rand.IntN(240) {
+	case 0, 1: // in chunks
+		size = w.rand.IntN(6 << 20)
+	case 2:
+		size = w.rand.IntN(64 << 20)
+	case 3, 4, 5, 6, 7, 8, 9, 10, 11, 12:
 		size = w.rand.IntN(400_000)
 	}
 	b := make([]byte, size)
+	if size > 400_000 {
+		_, _ = rand.NewChaCha8([32]byte{byte(w.rand.IntN(256))}).Read(b) // never fails
+		return b
+	}
 	for i := range b {
 		b[i] = byte('a' + w.rand.IntN(16))
 	}
@@ -179,7 +189,7 @@ func (w *worker) appendTo() {
 	if name := w.pick(isFile); name != "" {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 		w.check(err)
-		if fi, err := f.Stat(); err == nil && fi.Size() < 400_000 {
+		if fi, err := f.Stat(); err == nil && fi.Size() < 64<<20 {
 			for range 1 + w.rand.IntN(3) {
 				body := w.body()
 				_, err = f.Write(body[:min(100, len(body))])
@@ -192,8 +202,50 @@ func (w *worker) appendTo() {
 
 func (w *worker) truncate() {
 	if f := w.pick(isFile); f != "" {
-		w.check(os.Truncate(f, int64(w.rand.IntN(20000))))
+		size := int64(w.rand.IntN(20000))
+		if fi, err := os.Lstat(f); err == nil && fi.Size() > 1<<20 {
+			size = w.rand.Int64N(fi.Size()) // of a large one something stays
+		}
+		w.check(os.Truncate(f, size))
 	}
+}
+
+// edit changes a file where it is, or saves it anew with something inserted.
+func (w *worker) edit() {
+	name := w.pickLarge()
+	if name == "" {
+		return
+	}
+	body, err := os.ReadFile(name)
+	w.check(err)
+	if len(body) == 0 {
+		return
+	}
+	at := w.rand.IntN(len(body))
+	switch w.rand.IntN(3) {
+	case 0:
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		w.check(err)
+		_, err = f.WriteAt([]byte("edit"), int64(at))
+		w.check(errors.Join(err, f.Close()))
+		return
+	case 1:
+		at = 0
+	}
+	tmp := name + ".new"
+	w.check(os.WriteFile(tmp, slices.Insert(body, at, []byte("insert")...), 0o640))
+	w.check(os.Rename(tmp, name))
+}
+
+// pickLarge returns a large file, or any if none is met soon.
+func (w *worker) pickLarge() (name string) {
+	for range 8 {
+		name = w.pick(isFile)
+		if fi, err := os.Lstat(name); err == nil && fi.Size() > 512<<10 {
+			break
+		}
+	}
+	return name
 }
 
 func (w *worker) rename() {

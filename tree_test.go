@@ -29,7 +29,7 @@ func TestTenThousandFiles(t *testing.T) {
 	for _, name := range []string{"b", "c", "d"} {
 		c.must(t, c.node(name))
 	}
-	c.must(t, c.judge([]string{"--max-size=524288"}))
+	c.must(t, c.judge(nil))
 	t.Logf("%d paths on 3 nodes after %v, the judge included (%d cores)", n, time.Since(start).Round(time.Millisecond), runtime.NumCPU())
 	for _, name := range []string{"broker", "publisher", "b"} {
 		p, err := c.proc(name)

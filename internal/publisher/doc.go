@@ -17,8 +17,13 @@
 // read or published goes back into the dirty set: memory is bounded by paths,
 // not by events.
 //
+// A large file is not read in its round: it is uploaded in chunks beside the
+// rounds, and its entry is published when all of them are acked. A renamed one
+// is published at once, by its inode, and read afterwards.
+//
 // # Invariants
 //
+//   - Every chunk that an entry names was acked before the entry was sent.
 //   - The index changes on an ack only. After an unknown outcome the path's
 //     record is uncertain and equal to nothing, so that it is sent again.
 //   - Only the goroutine that runs rounds touches the index.

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"treecast/internal/events"
 )
@@ -181,31 +178,6 @@ func TestChunkWaitsForAWriter(t *testing.T) {
 	}
 	if _, _, _, err := collect(t, tree, pathOf(t, "f")); !errors.Is(err, ErrBusy) {
 		t.Error(err)
-	}
-}
-
-func TestChunkTakesLittleMemory(t *testing.T) {
-	tree, root := open(t, Options{})
-	f, err := os.Create(root + "/f")
-	must(t, err)
-	must(t, unix.Fallocate(int(f.Fd()), 0, 0, 256<<20))
-	must(t, f.Close())
-	overwrite(t, root+"/f")
-	var peak, before runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	var mu sync.Mutex
-	_, _, err = tree.Chunk(t.Context(), pathOf(t, "f"), average, func(context.Context, Piece) error {
-		mu.Lock()
-		defer mu.Unlock()
-		var now runtime.MemStats
-		runtime.ReadMemStats(&now)
-		peak.HeapAlloc = max(peak.HeapAlloc, now.HeapAlloc)
-		return nil
-	})
-	must(t, err)
-	if peak.HeapAlloc > before.HeapAlloc+48<<20 {
-		t.Errorf("%d MiB more", (peak.HeapAlloc-before.HeapAlloc)>>20)
 	}
 }
 

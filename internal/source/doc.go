@@ -9,7 +9,9 @@
 //     system is entered, whatever is swapped in while a path is looked at;
 //   - bytes that [Tree.Read] returns stood in the file together: no change of
 //     (device, inode, size, mtime, ctime) while they were read, and they are
-//     the bytes that the digest is of;
+//     the bytes that the digest is of. So did the chunks that [Tree.Chunk]
+//     returns the list of;
+//   - a file of any size is read in constant memory, and its holes are not read;
 //   - a change in a watched directory is followed by a [Hint] at its path or
 //     above it. Events are hints, lstat is the truth, and a periodic scan finds
 //     what no event tells: a write through an outside hard link or a mapping.

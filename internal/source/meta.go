@@ -9,7 +9,8 @@ import (
 )
 
 // A Meta is what lstat says of a path, in the wire's terms. The entry has no
-// digest and no body unless [Tree.Read] made it; Size is a file's only.
+// digest and no body unless [Tree.Read] or [Tree.Chunk] made it; Size is a
+// file's only.
 type Meta struct {
 	Entry    events.Entry
 	Dev, Ino uint64

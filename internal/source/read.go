@@ -23,10 +23,11 @@ import (
 // known = false) it is read nevertheless: wait for some quiet before.
 //
 // Errors: [ErrAbsent]; [ErrBusy] and [ErrUnstable], worth another try;
-// *[SkipError], with TooLarge above [events.MaxInlineBytes] (see [Tree.Chunk]); [ErrRootLost];
-// anything else is unknown. After an error buf's content is undefined.
+// *[SkipError], with TooLarge above [events.MaxInlineBytes], for which there is
+// [Tree.Chunk]; [ErrRootLost]; anything else is unknown. After an error buf's
+// content is undefined.
 func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
-	fd, opened, err := t.openSettled(p)
+	fd, opened, err := t.begin(p)
 	if err != nil {
 		return Meta{}, nil, err
 	}
@@ -34,18 +35,16 @@ func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
 	if opened.Entry.Size > events.MaxInlineBytes {
 		return Meta{}, nil, &SkipError{p.String(), TooLarge}
 	}
+	if settled, known := t.probe(fd); known && !settled {
+		return Meta{}, nil, ErrBusy
+	}
 	body, err := t.content(p, fd, int(opened.Entry.Size), buf)
 	if err != nil {
 		return Meta{}, nil, err
 	}
-	// This is the last fstat, too: while fd is open no other inode can have
-	// its number.
-	after, err := t.Lstat(p)
+	after, err := t.end(p, opened)
 	if err != nil {
 		return Meta{}, nil, err
-	}
-	if !same(opened, after) {
-		return Meta{}, nil, ErrUnstable
 	}
 	after.Entry.Digest = events.Sum(body)
 	if len(body) > 0 {
@@ -54,30 +53,39 @@ func (t *Tree) Read(p events.Path, buf []byte) (Meta, []byte, error) {
 	return after, body, nil
 }
 
-// openSettled opens the regular file at p, unless a writer has it, and says what
-// was opened: the same that lstat saw before.
-func (t *Tree) openSettled(p events.Path) (fd int, opened Meta, err error) {
+// begin opens the regular file at p and says what it is. The caller closes fd.
+func (t *Tree) begin(p events.Path) (fd int, opened Meta, err error) {
 	before, err := t.look(p)
 	if err != nil {
 		return -1, Meta{}, err
 	}
-	if fd, err = t.openFile(p, before); err != nil {
+	fd, err = t.openFile(p, before)
+	if err != nil {
 		return -1, Meta{}, err
 	}
 	opened, err = t.fstat(p, fd)
 	if err == nil && !same(before, opened) {
 		err = ErrUnstable
 	}
-	if err == nil {
-		if settled, known := t.probe(fd); known && !settled {
-			err = ErrBusy
-		}
-	}
 	if err != nil {
-		_ = unix.Close(fd) // nothing was written through it
+		_ = unix.Close(fd) // nothing was read from it
 		return -1, Meta{}, err
 	}
 	return fd, opened, nil
+}
+
+// end says what stands at p, and with [ErrUnstable] that it is no longer what
+// was opened there, which must still be open: no other inode can have its
+// number then, and what is the same at the path is the same at the descriptor.
+func (t *Tree) end(p events.Path, opened Meta) (Meta, error) {
+	after, err := t.Lstat(p)
+	if err != nil {
+		return Meta{}, err
+	}
+	if !same(opened, after) {
+		return Meta{}, ErrUnstable
+	}
+	return after, nil
 }
 
 // openFile opens the regular file at p that lstat saw there.

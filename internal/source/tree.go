@@ -46,6 +46,7 @@ type Tree struct {
 	clock  clock
 	names  *names
 	dirbuf sync.Pool // *[]byte for getdents64
+	bodies sync.Pool // *[]byte for chunks, of the largest size of some average
 
 	leaseWorked  atomic.Bool
 	leaseRefused atomic.Bool

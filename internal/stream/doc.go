@@ -1,6 +1,7 @@
 // Package stream is everything that treecast says to JetStream: names and
 // configurations, the connection, the lease that fences publishers, publishing,
-// the durable consumer of a node, snapshots, and the status of nodes.
+// the durable consumer of a node, snapshots, the bucket of large bodies, and the
+// status of nodes.
 //
 // It promises:
 //
@@ -16,14 +17,18 @@
 //   - [Consumer.Run] hands over messages in the order of the stream, each at
 //     least once until it is acknowledged, and holds at most the bytes that it
 //     was allowed to.
+//   - An object of the bucket is visible only when all of its data is
+//     acknowledged: its meta comes last. [Bodies.Get] hands over whole objects,
+//     and names those that it cannot have.
 //   - Nothing here deletes a stream, a bucket, a message or a node's consumer.
 //
 // # Names
 //
 // A site "web" has the stream "web" with the subjects treecast.web.file.> and
-// treecast.web.lease, the key-value bucket "web-nodes", and one durable
-// consumer a node, named after it. Core subject treecast.web.holder is where
-// the holder of the lease answers; it is not stored.
+// treecast.web.lease, the object store "web" (the stream "OBJ_web"), the
+// key-value bucket "web-nodes", and one durable consumer a node, named after it.
+// Core subject treecast.web.holder is where the holder of the lease answers, and
+// treecast.web.want is where nodes ask for chunks; neither is stored.
 //
 // # Rights
 //

@@ -9,6 +9,10 @@
 //
 //	delivery -> decode -> stage (parallel) -> commit (in order, in groups) -> watermark -> ack
 //
+// A large body is fetched from the bucket beside that way: its entry is held
+// until the body is staged, and small ones go on. What the bucket lacks, or has
+// altered, the publisher is asked for; the path keeps what it has meanwhile.
+//
 // The watermark, on the node's own disk, is the truth about where the node
 // stands: at start the durable consumer is reset to the message after it, so
 // that redelivery comes in order. Without a watermark that fits the stream the

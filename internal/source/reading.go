@@ -1,0 +1,343 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"treecast/internal/events"
+)
+
+const (
+	// putters is how many goroutines hash chunks and put them.
+	putters = 4
+
+	// inFlight is how many pieces have been read and are not done with: one
+	// for each putter, one that the whole is hashed of, one that is read.
+	inFlight = putters + 2
+
+	// readBytes is the most that is read at once: nothing ends a read that
+	// waits for the disk.
+	readBytes = 1 << 20
+
+	// lookBytes is how far the file is read between two looks at whether it is
+	// still the same.
+	lookBytes = 64 << 20
+)
+
+// A reading is one run of [Tree.Chunk]. One goroutine reads, cuts and copies,
+// one hashes the whole file in order, and putters hash each chunk and put it:
+// the two hashes are most of the work, and neither waits for the other.
+type reading struct {
+	tree    *Tree
+	path    events.Path
+	fd      int
+	opened  Meta
+	average uint32
+	most    int // chunks
+	put     func(context.Context, Piece) error
+
+	// The reader's.
+	extents extents
+	cutter  *events.Chunker // none has been cut with it yet; nil: make another
+	source  *section        // what cutter reads
+
+	// From the reader to the others. Both channels have room for all that can
+	// be in flight: sending never waits.
+	slots  chan struct{} // one is taken for each piece in flight
+	whole  chan *flight  // all pieces, in order
+	chunks chan *flight  // those that are not holes
+
+	// The one that hashes the whole.
+	digest events.Digest
+
+	// The reader appends, putters fill in the digests.
+	mu   sync.Mutex
+	list events.ChunkList
+}
+
+// A flight is a piece that has been read and is not done with.
+type flight struct {
+	index int
+	size  int64
+	buf   *[]byte      // nil for a hole
+	users atomic.Int32 // the last one frees it
+}
+
+func (f *flight) body() []byte { return (*f.buf)[:f.size] }
+
+func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, most int, put func(context.Context, Piece) error) (*reading, error) {
+	r := &reading{
+		tree: t, path: p, fd: fd, opened: opened, average: average, most: most, put: put,
+		extents: extents{size: opened.Entry.Size, seek: func(off int64, whence int) (int64, error) {
+			return unix.Seek(fd, off, whence) // a regular file's does not wait: never EINTR
+		}},
+		source: &section{},
+		slots:  make(chan struct{}, inFlight),
+		whole:  make(chan *flight, inFlight),
+		chunks: make(chan *flight, inFlight),
+	}
+	var err error
+	r.cutter, err = events.NewChunker(r.source, average) // even if all is a hole: average must be right
+	return r, err
+}
+
+// run reads the file to its end and returns when all of it is hashed and put,
+// or after the first error.
+func (r *reading) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.read(ctx) })
+	g.Go(func() error { return r.hashWhole(ctx) })
+	for range putters {
+		g.Go(func() error { return r.putChunks(ctx) })
+	}
+	return g.Wait()
+}
+
+// read reads exactly the file's size, and then its end.
+func (r *reading) read(ctx context.Context) error {
+	defer close(r.whole)
+	defer close(r.chunks)
+	if err := r.mayFit(ctx); err != nil {
+		return err
+	}
+	for at := int64(0); at < r.extents.size; {
+		end, hole, err := r.extents.next(at)
+		switch {
+		case err != nil:
+			return r.seekError(err)
+		case hole:
+			var f *flight
+			if f, err = r.launch(ctx, end-at); err == nil {
+				r.send(f)
+			}
+		default:
+			err = r.cut(ctx, section{ctx: ctx, path: r.path, fd: r.fd, at: at, end: end})
+		}
+		if err != nil {
+			return err
+		}
+		at = end
+	}
+	var tooMany [1]byte
+	n, err := pread(r.path, r.fd, tooMany[:], r.extents.size)
+	if err == nil && n != 0 {
+		err = ErrUnstable // it grew
+	}
+	return err
+}
+
+// mayFit finds by its holes alone that a file is too large, rather than after
+// all that fits has been read and put.
+func (r *reading) mayFit(ctx context.Context) error {
+	// A chunk has minHole at least, but for the last before each hole.
+	if r.extents.size/minHole*2 < int64(r.most) {
+		return nil
+	}
+	for at, n := int64(0), int64(0); at < r.extents.size; {
+		end, hole, err := r.extents.next(at)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return r.seekError(err)
+		}
+		if largest := 2 * int64(r.average); hole {
+			n++
+		} else {
+			n += (end - at + largest - 1) / largest
+		}
+		if n > int64(r.most) {
+			return &SkipError{r.path.String(), TooLarge}
+		}
+		at = end
+	}
+	return nil
+}
+
+// seekError is err with the path if it is the file system's.
+func (r *reading) seekError(err error) error {
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		return &PathError{"read", r.path, err}
+	}
+	return err
+}
+
+// cut reads a section that has data and sends it on in chunks.
+func (r *reading) cut(ctx context.Context, s section) error {
+	if size := s.end - s.at; size <= int64(r.average)/4 {
+		// No chunker would cut it, and each would be new.
+		f, err := r.launch(ctx, size)
+		if err != nil {
+			return err
+		}
+		f.buf = r.buffer()
+		if _, err := io.ReadFull(&s, f.body()); err != nil {
+			return err
+		}
+		r.send(f)
+		return nil
+	}
+	cutter := r.cutter
+	if r.cutter = nil; cutter == nil {
+		var err error
+		if cutter, err = events.NewChunker(r.source, r.average); err != nil {
+			return err
+		}
+	}
+	*r.source = s
+	for {
+		chunk, err := cutter.Next()
+		if err == io.EOF { //nolint:errorlint // what Next promises
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f, err := r.launch(ctx, int64(len(chunk)))
+		if err != nil {
+			return err
+		}
+		f.buf = r.buffer()
+		copy(f.body(), chunk)
+		r.send(f)
+	}
+}
+
+// launch waits for room and gives the next piece its place in the list.
+func (r *reading) launch(ctx context.Context, size int64) (*flight, error) {
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) == r.most {
+		return nil, &SkipError{r.path.String(), TooLarge}
+	}
+	r.list = append(r.list, events.Chunk{Size: size})
+	return &flight{index: len(r.list) - 1, size: size}, nil
+}
+
+// send hands a piece on to those that hash it.
+func (r *reading) send(f *flight) {
+	if f.buf == nil {
+		f.users.Store(1)
+	} else {
+		f.users.Store(2)
+		r.chunks <- f
+	}
+	r.whole <- f
+}
+
+// land lets go of a piece, and makes room if nobody else uses it.
+func (r *reading) land(f *flight) {
+	if f.users.Add(-1) == 0 {
+		if f.buf != nil {
+			r.tree.bodies.Put(f.buf)
+		}
+		<-r.slots
+	}
+}
+
+// buffer returns room for a chunk of any size.
+func (r *reading) buffer() *[]byte {
+	largest := 2 * int(r.average)
+	if b, ok := r.tree.bodies.Get().(*[]byte); ok && len(*b) >= largest {
+		return b
+	}
+	b := make([]byte, largest)
+	return &b
+}
+
+// hashWhole makes the digest of the file's bytes, those of holes included, and
+// looks now and then whether it is still the same file.
+func (r *reading) hashWhole(ctx context.Context) error {
+	whole := sha256.New()
+	unseen := 0 // bytes since the last look
+	add := func(b []byte) error {
+		_, _ = whole.Write(b) // never fails
+		if unseen += len(b); unseen < lookBytes {
+			return ctx.Err()
+		}
+		unseen = 0
+		_, err := r.tree.end(r.path, r.opened)
+		return err
+	}
+	var zeros []byte
+	for f := range r.whole {
+		if f.buf != nil {
+			if err := add(f.body()); err != nil {
+				return err
+			}
+		} else if zeros == nil {
+			zeros = make([]byte, minHole)
+		}
+		for left := f.size; f.buf == nil && left > 0; left -= int64(len(zeros)) {
+			if err := add(zeros[:min(left, int64(len(zeros)))]); err != nil {
+				return err
+			}
+		}
+		r.land(f)
+	}
+	whole.Sum(r.digest[:0])
+	return nil
+}
+
+// putChunks hashes chunks and puts them.
+func (r *reading) putChunks(ctx context.Context) error {
+	for f := range r.chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		body := f.body()
+		c := events.Chunk{Digest: events.Sum(body), Size: f.size}
+		r.mu.Lock()
+		r.list[f.index] = c
+		r.mu.Unlock()
+		if err := r.put(ctx, Piece{Index: f.index, Chunk: c, Body: body}); err != nil {
+			return err
+		}
+		r.land(f)
+	}
+	return nil
+}
+
+// A section is the reader of a file's bytes from at to end. It ends with
+// io.EOF there and nowhere else.
+type section struct {
+	ctx     context.Context //nolint:containedctx // an io.Reader gets none
+	path    events.Path
+	fd      int
+	at, end int64
+}
+
+func (s *section) Read(b []byte) (int, error) {
+	if s.at == s.end {
+		return 0, io.EOF
+	}
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := pread(s.path, s.fd, b[:min(int64(len(b)), s.end-s.at, readBytes)], s.at)
+	if err == nil && n == 0 && len(b) > 0 {
+		err = ErrUnstable // it shrank
+	}
+	s.at += int64(n)
+	return n, err
+}
+
+func pread(p events.Path, fd int, b []byte, at int64) (int, error) {
+	n, err := retry(func() (int, error) { return unix.Pread(fd, b, at) })
+	if err != nil {
+		return 0, &PathError{"read", p, err}
+	}
+	return n, nil
+}
