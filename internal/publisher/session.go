@@ -122,15 +122,15 @@ func (s *session) end() {
 // run does a round whenever something has settled. While the broker is away it
 // only collects hints.
 func (s *session) run(ctx context.Context) error {
-	bucket, err := s.conn.OpenBucket(ctx, s.Site, s.Stream)
+	bucket, err := s.lease.OpenBucket(ctx, s.Stream)
 	if err != nil {
 		return s.transient(ctx, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	s.uploads = newUploads(ctx, s, bucket, g)
-	stop, err := s.lease.Wants(func(p events.Path, digests []events.Digest) {
+	stop, err := s.lease.Wants(func(w stream.Want) {
 		select {
-		case s.uploads.wants <- want{p, digests}:
+		case s.uploads.wants <- w:
 		default: // the node asks again
 		}
 	})

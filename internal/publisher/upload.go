@@ -32,7 +32,7 @@ type uploads struct {
 	slots  *semaphore.Weighted
 	jobs   map[events.Path]*upload
 	done   chan *upload // those that ended
-	wants  chan want
+	wants  chan stream.Want
 }
 
 // An upload is one file on its way to the bucket.
@@ -48,12 +48,6 @@ type upload struct {
 	err    error
 }
 
-// A want is what a node asked for.
-type want struct {
-	path    events.Path
-	digests []events.Digest
-}
-
 // uploadSlots is how many files are read at once; each has several chunks on
 // their way.
 const uploadSlots = 2
@@ -61,7 +55,7 @@ const uploadSlots = 2
 func newUploads(ctx context.Context, s *session, bucket *stream.Bucket, g *errgroup.Group) *uploads {
 	return &uploads{
 		s: s, bucket: bucket, g: g, ctx: ctx, slots: semaphore.NewWeighted(uploadSlots),
-		jobs: make(map[events.Path]*upload), done: make(chan *upload, 1), wants: make(chan want, 16),
+		jobs: make(map[events.Path]*upload), done: make(chan *upload, 1), wants: make(chan stream.Want, 16),
 	}
 }
 
@@ -136,14 +130,27 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 // store puts one object where the bucket lacks it, or, if a node could not use
 // it, where it is not good.
 func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack func() ([]byte, bool), good func([]byte, bool) bool) error {
+	there := false
 	if slices.Contains(j.mend, name) {
-		if ok, err := u.bucket.Check(ctx, name, good); err != nil || ok {
+		err := u.s.conn.Bodies(u.s.Site).Get(ctx, []events.Digest{name}, func(_ int, data []byte, compressed bool) error {
+			there = good(data, compressed)
+			return nil
+		})
+		if err != nil && !errors.Is(err, stream.ErrNoObject) {
 			return err
 		}
-		data, compressed := pack()
-		return u.bucket.Put(ctx, name, data, compressed)
+	} else {
+		have, err := u.bucket.Lookup(ctx, []events.Digest{name})
+		if err != nil {
+			return err
+		}
+		_, there = have[name]
 	}
-	return u.bucket.Ensure(ctx, name, pack)
+	if there {
+		return nil
+	}
+	data, compressed := pack()
+	return u.bucket.Put(ctx, name, data, compressed)
 }
 
 // uploaded publishes the entry of an upload that has ended, or puts its path back.
@@ -159,6 +166,8 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		return ctx.Err()
 	case errors.Is(j.err, stream.ErrNoStream):
 		return errors.Join(errAgain, j.err)
+	case errors.Is(j.err, stream.ErrFenced):
+		return j.err
 	case j.err == nil:
 		out.entry.Epoch, out.entry.List = s.lease.Epoch(), j.packed.Digest
 		if from, ok := s.index.WithBody(out.entry.Digest); ok && from != path {
@@ -180,17 +189,18 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 }
 
 // mend looks after chunks of a path that a node could not use.
-func (s *session) mend(w want) {
-	r := s.index.Get(w.path)
-	if r == nil || r.average == 0 || s.uploads.jobs[w.path] != nil {
+func (s *session) mend(w stream.Want) {
+	r := s.index.Get(w.Path)
+	if r == nil || r.average == 0 || s.uploads.jobs[w.Path] != nil {
 		return
 	}
-	m, err := s.src.Lstat(w.path)
+	m, err := s.src.Lstat(w.Path)
 	if err != nil || m.Entry.Kind != events.File {
-		s.dirty.Hint([]source.Hint{{Path: w.path}})
+		s.dirty.Hint([]source.Hint{{Path: w.Path}})
 		return
 	}
-	s.uploads.Start(change{meta: m, task: task{path: w.path}}, w.digests)
+	s.Log.Info("a node wants chunks", "node", strconv.Quote(w.Node), "path", strconv.Quote(w.Path.String()), "chunks", len(w.Digests))
+	s.uploads.Start(change{meta: m, task: task{path: w.Path}}, w.Digests)
 }
 
 // inodes remembers which large files, by inode, have what is published, so that

@@ -2,18 +2,37 @@ package stream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"treecast/internal/events"
 )
 
-// Bodies is a node's view of the bucket that has the chunks of large bodies.
+// ErrNoObject reports objects that the bucket does not have, or not all of. It
+// may have them later. The error is a *[MissingError].
+var ErrNoObject = errors.New("not in the bucket")
+
+// A MissingError names the objects that could not be had; it is an
+// [ErrNoObject].
+type MissingError struct{ Digests []events.Digest }
+
+func (e *MissingError) Error() string {
+	if len(e.Digests) == 0 {
+		return ErrNoObject.Error()
+	}
+	return fmt.Sprintf("%d objects are %v, the first is %s", len(e.Digests), ErrNoObject, e.Digests[0])
+}
+
+func (e *MissingError) Unwrap() error { return ErrNoObject }
+
+// Bodies is a node's view of the site's bucket of large bodies. Its methods may
+// be called from many goroutines at once.
 type Bodies struct {
 	c    *Conn
 	site events.Site
@@ -22,159 +41,199 @@ type Bodies struct {
 // Bodies returns the bucket of site's large bodies. It asks the broker nothing.
 func (c *Conn) Bodies(site events.Site) *Bodies { return &Bodies{c, site} }
 
-// getters is how many objects are on their way at once: with chunks of 512 KiB
-// and a few at work some MiB, with the largest 16.
-const getters = 4
+const (
+	getters  = 6        // requests for data at once
+	getBytes = 16 << 20 // of objects that are on their way or with fn
+	// How long a replica may lag, or an object be without its data while it is
+	// replaced, before it counts as missing.
+	missingPause = 100 * time.Millisecond
+)
 
-// Get fetches objects and calls fn with each one's place in digests and its
-// data, from several goroutines at once and in no order; data is fn's. It is as
-// it is stored: whether it is what its name says is for fn to find out.
+// Get fetches objects and calls fn with each one's place in digests, its data
+// as it is stored, and whether that is compressed: from one goroutine at a time
+// and in no particular order. data is fn's to keep. At most about 16 MiB, or
+// one object, wait for fn, which may block. Whether data is what its name says
+// is for the caller to find out.
 //
-// What cannot be had is left out; after all others Get returns a
-// *[MissingError]. Other errors end it: fn's own, or *[OpError] with
-// [ErrNoStream], [ErrDenied], [ErrDisconnected], [ErrUnavailable] or ctx's own.
+// What the bucket does not have, or not all of, is looked for once more and then
+// left out; after all others Get returns a *[MissingError] for it. Other errors
+// end it: *[OpError] with fn's own, [ErrNoStream], [ErrDenied],
+// [ErrDisconnected], [ErrUnavailable] or ctx's own.
 func (b *Bodies) Get(ctx context.Context, digests []events.Digest, fn func(i int, data []byte, compressed bool) error) error {
-	var mu sync.Mutex
-	var missing []events.Digest
-	next := make(chan int)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(next)
-		for i := range digests {
+	if len(digests) == 0 {
+		return nil
+	}
+	g := &getting{
+		b:      b,
+		places: make(map[events.Digest][]int, len(digests)),
+		room:   semaphore.NewWeighted(getBytes),
+		fn:     fn,
+	}
+	for i, d := range digests {
+		g.places[d] = append(g.places[d], i)
+	}
+	return failed("get bodies", b.site, g.run(ctx, digests))
+}
+
+// A getting is one call of Get.
+type getting struct {
+	b      *Bodies
+	places map[events.Digest][]int // in the caller's list, of those that are still to come
+	room   *semaphore.Weighted
+
+	mu sync.Mutex // guards places, and is held while fn runs
+	fn func(i int, data []byte, compressed bool) error
+}
+
+func (g *getting) run(ctx context.Context, digests []events.Digest) error {
+	for attempt := 1; ; attempt++ {
+		if err := g.pass(ctx, digests); err != nil {
+			return err
+		}
+		if len(g.places) == 0 {
+			return nil
+		}
+		if attempt == 2 {
+			break
+		}
+		if err := sleep(ctx, missingPause); err != nil {
+			return err
+		}
+	}
+	missing := make([]events.Digest, 0, len(g.places))
+	for _, d := range digests {
+		if g.places[d] != nil {
+			delete(g.places, d)
+			missing = append(missing, d)
+		}
+	}
+	return &MissingError{missing}
+}
+
+// pass looks once for all of digests that are still to come.
+func (g *getting) pass(ctx context.Context, digests []events.Digest) error {
+	r, err := g.b.c.openDirect(ctx, bucketStream(g.b.site))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	for page := range slices.Chunk(digests, lookupNames) {
+		subjects := make([]string, 0, len(page))
+		seen := make(map[events.Digest]bool, len(page))
+		for _, d := range page {
+			if g.places[d] != nil && !seen[d] {
+				seen[d] = true
+				subjects = append(subjects, metaSubject(g.b.site, d.String()))
+			}
+		}
+		if len(subjects) == 0 {
+			continue
+		}
+		metas, err := lastMetas(r, g.b.site, subjects)
+		if err != nil {
+			return err
+		}
+		if err := g.fetch(ctx, metas); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch gets the data of these objects, a few at a time. They are in the
+// stream's order, in which the server reads fastest.
+func (g *getting) fetch(ctx context.Context, metas []meta) error {
+	objects := make(chan Object)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(objects)
+		for i := range metas {
+			o, ok := metas[i].object()
+			if !ok || o.Size > maxObjectBytes || int64(o.chunks) > o.Size {
+				continue
+			}
 			select {
-			case next <- i:
+			case objects <- o:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 		return nil
 	})
-	for range min(getters, len(digests)) {
-		g.Go(func() error {
-			r, err := b.c.openDirect(ctx, bucketStream(b.site))
+	for range min(getters, len(metas)) {
+		group.Go(func() error {
+			r, err := g.b.c.openDirect(ctx, bucketStream(g.b.site))
 			if err != nil {
-				return failed("get bodies", b.site, err)
+				return err
 			}
 			defer r.close()
-			for i := range next {
-				data, compressed, err := b.get(ctx, r, digests[i])
-				if errors.Is(err, ErrNoObject) {
-					mu.Lock()
-					missing = append(missing, digests[i])
-					mu.Unlock()
-					continue
-				}
-				if err != nil {
-					return failed("get bodies", b.site, err)
-				}
-				if err := fn(i, data, compressed); err != nil {
+			for o := range objects {
+				if err := g.one(ctx, r, o); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
+	return group.Wait()
+}
+
+// one gets one object and hands it over.
+func (g *getting) one(ctx context.Context, r *directReader, o Object) error {
+	weight := min(o.Size, getBytes)
+	if err := g.room.Acquire(ctx, weight); err != nil {
 		return err
 	}
-	if len(missing) > 0 {
-		return failed("get bodies", b.site, &MissingError{missing})
+	defer g.room.Release(weight)
+	data, err := g.b.data(r, o)
+	if err != nil || data == nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	places := g.places[o.Digest]
+	delete(g.places, o.Digest)
+	for n, i := range places {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		mine := data
+		if n > 0 {
+			mine = slices.Clone(data)
+		}
+		if err := g.fn(i, mine, o.Compressed); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// get reads one object. One that is replaced meanwhile is looked up once more.
-func (b *Bodies) get(ctx context.Context, r *directReader, d events.Digest) (data []byte, compressed bool, err error) {
-	for range 2 {
-		o, err := b.c.lookUp(ctx, b.site, d)
-		if err != nil {
-			return nil, false, err
-		}
-		if o == nil {
-			break
-		}
-		data, err := r.object(b.site, o)
-		if err == nil || !errors.Is(err, ErrNoObject) {
-			return data, o.compressed, err
-		}
-	}
-	return nil, false, ErrNoObject
-}
-
-// object reads the data of one object, or says with ErrNoObject that it is not
-// all there.
-func (r *directReader) object(site events.Site, o *object) ([]byte, error) {
-	if o.size <= 0 || o.size > maxObjectBytes || o.messages <= 0 || o.messages > maxObjectBytes {
-		return nil, ErrNoObject
-	}
-	// No more is allocated than what comes, whatever the meta claims.
-	data := make([]byte, 0, min(o.size, 2*events.MaxChunkBytes))
-	seen := 0
-	for seq, more := uint64(1), true; more && seen < o.messages; {
+// data reads the data of one object, nil if it is not all there. Whatever the
+// meta claims, no more is allocated than what came.
+func (b *Bodies) data(r *directReader, o Object) ([]byte, error) {
+	var parts [][]byte
+	left := o.Size
+	for next, more := uint64(1), true; more && left > 0 && len(parts) < o.chunks; {
 		var err error
-		seq, more, err = r.read(directRequest{Seq: seq, Next: dataSubject(site, o.nuid), Batch: o.messages - seen, MaxBytes: directBytes},
-			func(d *Delivery) error {
-				seen++
-				if int64(len(data)+len(d.Payload)) > o.size {
-					return fmt.Errorf("%w: more than its %d bytes", ErrNoObject, o.size)
-				}
-				data = append(data, d.Payload...)
-				return nil
-			})
+		next, more, err = r.read(directRequest{
+			Seq:      next,
+			Next:     dataSubject(b.site, o.nuid),
+			Batch:    min(o.chunks-len(parts), directBatch),
+			MaxBytes: int(min(left, directBytes)),
+		}, func(d *Delivery) error {
+			parts = append(parts, d.Payload)
+			left -= int64(len(d.Payload))
+			return nil
+		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	if int64(len(data)) != o.size {
-		return nil, ErrNoObject
+	if left != 0 || len(parts) != o.chunks {
+		return nil, nil
 	}
-	return data, nil
-}
-
-// A Want is what a node asks the publisher to look after: chunks of a path that
-// are missing or altered. It is a hint; nodes are not trusted.
-type Want struct {
-	Node    string   `json:"node"`
-	Path    string   `json:"path,omitempty"`
-	Path64  []byte   `json:"path64,omitempty"` // in place of a Path that is not UTF-8
-	Digests []string `json:"digests"`          // the first of them
-}
-
-// maxWanted bounds what one Want names; the publisher looks at all of the file.
-const maxWanted = 100
-
-// Want asks the publisher to look after chunks of path. Nobody may hear it: it
-// is to be asked again.
-func (b *Bodies) Want(ctx context.Context, node string, path events.Path, digests []events.Digest) error {
-	w := Want{Node: node}
-	w.Path, w.Path64 = events.SplitText(path.String())
-	for _, d := range digests[:min(len(digests), maxWanted)] {
-		w.Digests = append(w.Digests, d.String())
+	if len(parts) == 1 {
+		return parts[0], nil
 	}
-	body, err := json.Marshal(w)
-	if err == nil {
-		err = translate(ctx, b.c.nc.Publish(b.site.WantSubject(), body))
-	}
-	return failed("ask for bodies", b.site, err)
-}
-
-// parse returns the path and the digests that a want names.
-func (w *Want) parse() (events.Path, []events.Digest, error) {
-	text, err := events.JoinText(w.Path, w.Path64)
-	if err != nil {
-		return events.Path{}, nil, err
-	}
-	p, err := events.ParsePath(text)
-	if err != nil {
-		return p, nil, err
-	}
-	var digests []events.Digest
-	for _, s := range w.Digests[:min(len(w.Digests), maxWanted)] {
-		d, err := events.ParseDigest(s)
-		if err != nil {
-			return p, nil, err
-		}
-		digests = append(digests, d)
-	}
-	return p, slices.Compact(digests), nil
+	return slices.Concat(parts...), nil
 }

@@ -1,240 +1,371 @@
 package stream
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
+	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"treecast/internal/events"
 )
 
-// A Bucket is the publisher's view of the object store that has the chunks of
-// large bodies, each an object named by its digest: immutable, and there once
-// however many files have it. Its methods may be called from many goroutines at
-// once.
-type Bucket struct {
-	c    *Conn
-	site events.Site
-}
+// ErrNoLease reports a write to a bucket that was opened for reading only.
+var ErrNoLease = errors.New("opened without the lease")
 
-// bucketConfig is the bucket's stream, as nats.go's object store makes it.
-func bucketConfig(site events.Site, cfg Config) jetstream.StreamConfig {
-	sc := jetstream.StreamConfig{
-		Name:        bucketStream(site),
-		Description: "treecast: chunks of the large bodies of site " + string(site),
-		Subjects:    []string{dataSubject(site, ">"), "$O." + string(site) + ".M.>"},
-		MaxBytes:    -1,
-		Storage:     jetstream.FileStorage,
-		Replicas:    max(cfg.Replicas, 1),
-		Discard:     jetstream.DiscardNew,
-		AllowRollup: true,
-		AllowDirect: true,
-	}
-	if cfg.BucketBytes > 0 {
-		sc.MaxBytes = cfg.BucketBytes
-	}
-	return sc
-}
-
-// OpenBucket makes sure that the site has its bucket. One that exists is changed
-// only where cfg asks for another limit or more replicas.
+// A Bucket is the publisher's view of the site's large bodies: objects in the
+// form of nats.go's object store, each named by the digest of what it has.
+// Its methods may be called from many goroutines at once; those that write
+// one object wait for each other. The package's comment has the fence.
 //
-// Errors are those of [Conn.EnsureStream].
-func (c *Conn) OpenBucket(ctx context.Context, site events.Site, cfg Config) (*Bucket, error) {
-	if err := c.ensureBodies(ctx, site, cfg); err != nil {
-		return nil, failed("open the bucket of bodies", site, err)
-	}
-	return &Bucket{c, site}, nil
+// Errors of its methods are *[OpError] with [ErrFenced], [ErrReleased] or
+// [ErrWentBack], all of which end the lease; [ErrNoLease], [ErrDenied] and
+// [ErrTooLarge], which are permanent; and [ErrFull], [ErrTooMany],
+// [ErrUnknown], [ErrNoStream], [ErrDisconnected], [ErrUnavailable] or ctx's
+// own, which are worth another try. Trying again is always harmless.
+type Bucket struct {
+	c         *Conn
+	site      events.Site
+	l         *Lease // nil: for reading only
+	serial    bool   // the bucket has replicas: a second conditional publish in flight is refused
+	partBytes int    // of data in one message
+	room      *semaphore.Weighted
+
+	// Held for reading by a publish of a meta, for writing by what moves the
+	// fence, and by each publish of a meta if serial.
+	fenceMu sync.RWMutex
+	fence   uint64 // sequence of our bucket lease
+
+	mu      sync.Mutex // guards what follows
+	acked   uint64     // highest sequence of a meta or a bucket lease acknowledged to us
+	unsure  bool       // a meta may still be on its way under fence
+	writers map[string]*writer
+	flying  map[string]bool // NUIDs of uploads under way
+	orphans map[string]bool // NUIDs proven to be named by no meta, ever
 }
 
-func (c *Conn) ensureBodies(ctx context.Context, site events.Site, cfg Config) error {
-	want := bucketConfig(site, cfg)
-	for range 2 { // a second time if another publisher was faster
-		si, err := c.lookUpStream(ctx, want.Name)
-		if errors.Is(err, ErrNoStream) {
-			if _, err = c.putStream(ctx, want, true); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				return err
-			}
-			continue
-		}
+// A writer is who writes one object now, and who waits for that.
+type writer struct {
+	turn  sync.Mutex
+	count int
+}
+
+const (
+	partBytes   = 512 << 10 // of an object's data in one message, as an inline body has at most
+	roomBytes   = 8 << 20   // of data in flight
+	lagAttempts = 50        // asking a replica that lags behind us, before it counts as unavailable
+	lagPause    = firstBackoff / 2
+)
+
+func dataSubject(site events.Site, nuid string) string { return "$O." + string(site) + ".C." + nuid }
+func metaSubjects(site events.Site) string             { return "$O." + string(site) + ".M.>" }
+
+// bucketLease stands where a NUID does: among the bucket's own subjects, and
+// no object to anyone who lists them.
+const bucketLease = "lease"
+
+// OpenBucket makes sure that the site has its bucket, as [Conn.EnsureStream]
+// does for the stream, and fences every earlier holder of the lease out of it.
+//
+// Besides those of a [Bucket]'s methods the error may be an [ErrConfig].
+func (l *Lease) OpenBucket(ctx context.Context, cfg Config) (*Bucket, error) {
+	b, err := l.openBucket(ctx, cfg)
+	if err != nil {
+		return nil, failed("open bucket", l.site, err)
+	}
+	return b, nil
+}
+
+func (l *Lease) openBucket(ctx context.Context, cfg Config) (*Bucket, error) {
+	if err := l.over(); err != nil {
+		return nil, err
+	}
+	si, err := l.c.ensure(ctx, bucketConfig(l.site, cfg), cfg, mergeBucket)
+	if err != nil {
+		return nil, err
+	}
+	b := newBucket(l.c, l.site, l, si)
+	return b, b.refence(ctx)
+}
+
+// ReadBucket returns site's bucket for reading: its other methods fail with
+// [ErrNoLease]. What it reads of a bucket with replicas may be behind.
+func (c *Conn) ReadBucket(ctx context.Context, site events.Site) (*Bucket, error) {
+	si, err := c.lookUpStream(ctx, bucketStream(site))
+	if err != nil {
+		return nil, failed("open bucket for reading", site, err)
+	}
+	return newBucket(c, site, nil, si), nil
+}
+
+func newBucket(c *Conn, site events.Site, l *Lease, si *jetstream.StreamInfo) *Bucket {
+	part := min(partBytes, c.nc.MaxPayload()-headerSlack)
+	if limit := int64(si.Config.MaxMsgSize); limit > 0 {
+		part = min(part, limit-headerSlack)
+	}
+	return &Bucket{
+		c:         c,
+		site:      site,
+		l:         l,
+		serial:    si.Config.Replicas > 1,
+		partBytes: int(max(part, 1)),
+		room:      semaphore.NewWeighted(roomBytes),
+		writers:   make(map[string]*writer),
+		flying:    make(map[string]bool),
+		orphans:   make(map[string]bool),
+	}
+}
+
+// writable returns why this bucket may not be written.
+func (b *Bucket) writable() error {
+	if b.l == nil {
+		return ErrNoLease
+	}
+	return b.l.over()
+}
+
+// refence makes the bucket's lease ours: the server refuses from then on every
+// meta that was sent before, by anyone. The order of its three steps is what
+// fences: see the package's comment.
+func (b *Bucket) refence(ctx context.Context) error {
+	b.fenceMu.Lock()
+	defer b.fenceMu.Unlock()
+	return b.refenceLocked(ctx)
+}
+
+func (b *Bucket) refenceLocked(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		last, err := b.c.leaderGet(ctx, bucketStream(b.site), map[string]any{"last_by_subj": dataSubject(b.site, bucketLease)})
 		if err != nil {
 			return err
 		}
-		have := si.Config
-		switch {
-		case !sameSubjects(have.Subjects, want.Subjects):
-			return configErr("bucket", string(site), "subjects", have.Subjects, want.Subjects)
-		case have.MaxAge > 0:
-			return configErr("bucket", string(site), "max_age", have.MaxAge, 0)
+		if err := b.l.prove(ctx); err != nil {
+			return err
 		}
-		merged := have
-		merged.AllowDirect, merged.AllowRollup, merged.Discard = true, true, jetstream.DiscardNew
-		merged.Replicas = max(have.Replicas, cfg.Replicas)
-		if cfg.BucketBytes > 0 {
-			merged.MaxBytes = cfg.BucketBytes
+		expected := uint64(0)
+		if last != nil {
+			expected = last.Seq
 		}
-		if merged.AllowDirect != have.AllowDirect || merged.AllowRollup != have.AllowRollup || merged.Discard != have.Discard ||
-			merged.Replicas != have.Replicas || merged.MaxBytes != have.MaxBytes {
-			_, err = c.putStream(ctx, merged, false)
+		err = b.writeLease(ctx, expected)
+		if !errors.Is(err, errRefused) && !errors.Is(err, ErrTooMany) || attempt == lagAttempts {
+			if errors.Is(err, errRefused) {
+				err = fmt.Errorf("%w: the bucket's lease changes all the time", ErrTooMany)
+			}
+			return err
 		}
+		if err := sleep(ctx, lagPause); err != nil {
+			return err
+		}
+	}
+}
+
+// writeLease writes the bucket's lease, if its last sequence is expected.
+func (b *Bucket) writeLease(ctx context.Context, expected uint64) error {
+	body, err := json.Marshal(b.l.me)
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: it comes and goes", ErrNoStream)
-}
-
-// Put stores data as the object of that name, and returns when all of it is
-// stored and acknowledged: its meta, which makes it visible, is sent after the
-// acks of its data. Putting it again is harmless: readers of the old data find
-// the new.
-//
-// Errors are *[OpError] with [ErrFull], [ErrTooMany], [ErrNoStream],
-// [ErrDenied], [ErrDisconnected], [ErrUnavailable], [ErrUnknown] or ctx's own.
-func (b *Bucket) Put(ctx context.Context, name events.Digest, data []byte, compressed bool) error {
-	old, err := b.c.lookUp(ctx, b.site, name)
-	if err == nil {
-		err = b.put(ctx, name, data, compressed)
-	}
-	if err == nil && old != nil {
-		b.purge(ctx, old.nuid)
-	}
-	return failed("put a body", b.site, err)
-}
-
-// Ensure is Put, if the bucket does not have that name; only then is pack asked
-// for the data.
-func (b *Bucket) Ensure(ctx context.Context, name events.Digest, pack func() (data []byte, compressed bool)) error {
-	old, err := b.c.lookUp(ctx, b.site, name)
-	if err == nil && old == nil {
-		data, compressed := pack()
-		err = b.put(ctx, name, data, compressed)
-	}
-	return failed("put a body", b.site, err)
-}
-
-func (b *Bucket) put(ctx context.Context, name events.Digest, data []byte, compressed bool) error {
-	nuid := randomToken()
-	ctx, done := b.c.guard(ctx, 0, under("$O."+string(b.site)+"."))
+	subject := dataSubject(b.site, bucketLease)
+	ctx, done := b.c.guard(ctx, ackTimeout, exactly(subject))
 	defer done()
-	size := min(objectBytes, int(b.c.MaxPayload())-headerSlack)
-	var acks []jetstream.PubAckFuture
-	for piece := range slices.Chunk(data, size) {
-		ack, err := b.c.js.PublishMsgAsync(&nats.Msg{Subject: dataSubject(b.site, nuid), Data: piece},
-			jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
-		if err != nil {
-			return b.abandon(ctx, nuid, translate(ctx, err))
-		}
-		acks = append(acks, ack)
+	ack, err := b.c.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: body, Header: nats.Header{
+		jetstream.MsgRollup:                 {jetstream.MsgRollupSubject},
+		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(expected, 10)},
+	}}, jetstream.WithRetryAttempts(0))
+	switch {
+	case err == nil:
+		b.fence = ack.Sequence
+		b.mu.Lock()
+		b.acked, b.unsure = ack.Sequence, false
+		b.mu.Unlock()
+		return nil
+	case apiCode(err) == codeWrongLast:
+		return errRefused
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return ErrNoStream
 	}
-	for _, ack := range acks {
-		select {
-		case <-ack.Ok():
-		case err := <-ack.Err():
-			return b.abandon(ctx, nuid, putError(ctx, err))
-		case <-ctx.Done():
-			return b.abandon(ctx, nuid, context.Cause(ctx))
-		}
-	}
-	sum := sha256.Sum256(data)
-	info := jetstream.ObjectInfo{
-		ObjectMeta: jetstream.ObjectMeta{Name: name.String(), Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(size)}}, //nolint:gosec // small
-		Bucket:     string(b.site), NUID: nuid, Size: uint64(len(data)), Chunks: uint32(len(acks)),                         //nolint:gosec // small
-		Digest: "SHA-256=" + base64.URLEncoding.EncodeToString(sum[:]),
-	}
-	if compressed {
-		info.Metadata = map[string]string{encodingKey: encodingZstd}
-	}
-	meta, err := json.Marshal(info)
-	if err != nil {
-		return err
-	}
-	mctx, mdone := b.c.guard(ctx, ackTimeout, exactly(metaSubject(b.site, name)))
-	defer mdone()
-	_, err = b.c.js.PublishMsg(mctx, &nats.Msg{
-		Subject: metaSubject(b.site, name), Data: meta, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}},
-	}, jetstream.WithRetryAttempts(0))
-	if err != nil {
-		return putError(mctx, err)
-	}
-	return nil
+	return translate(ctx, err)
 }
 
-// putError is what an error of a publish to the bucket means.
-func putError(ctx context.Context, err error) error {
-	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w: nobody takes the message", ErrNoStream)
+// prove returns nil if the lease was ours at an instant between its call and
+// its return. It writes: what is read from a leader may be out of date, when
+// that does not know yet that it leads no more, but no server that could not
+// ask the others accepts a write.
+func (l *Lease) prove(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.over(); err != nil {
+		return err
 	}
-	if t := translate(ctx, err); t != nil {
-		err = t
-	}
-	if apiCode(err) == 0 {
-		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	err := l.renew(ctx)
+	if err != nil {
+		l.unsure = true // it may have been written
 	}
 	return err
 }
 
-// abandon takes back the data of an object that will never have a meta, if that
-// can be done now, and returns why.
-func (b *Bucket) abandon(ctx context.Context, nuid string, why error) error {
-	b.purge(context.WithoutCancel(ctx), nuid)
-	return why
+// settle returns once nothing that was sent under our fence is on its way, but
+// for what others send now.
+func (b *Bucket) settle(ctx context.Context) error {
+	if err := b.writable(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	unsure := b.unsure
+	b.mu.Unlock()
+	if !unsure {
+		return nil
+	}
+	b.fenceMu.Lock()
+	defer b.fenceMu.Unlock()
+	b.mu.Lock()
+	unsure = b.unsure
+	b.mu.Unlock()
+	if !unsure { // another one was faster
+		return nil
+	}
+	return b.refenceLocked(ctx)
 }
 
-// purge removes data that no meta names any more, by a subject that is never
-// used again. What it cannot remove takes room, and harms no one.
-func (b *Bucket) purge(ctx context.Context, nuid string) {
+// publishMeta makes info what the bucket says of the object, under our fence.
+// ttl is for how long, 0 for ever. The caller has the object's turn.
+func (b *Bucket) publishMeta(ctx context.Context, info *jetstream.ObjectInfo, ttl time.Duration) error {
+	body, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		if err := b.settle(ctx); err != nil {
+			return err
+		}
+		fence, err := b.fenced(ctx, metaSubject(b.site, info.Name), body, ttl)
+		if !errors.Is(err, errRefused) {
+			return err
+		}
+		if attempt == 2 {
+			return fmt.Errorf("%w: the bucket's lease is not as expected", ErrTooMany)
+		}
+		b.fenceMu.Lock()
+		if b.fence == fence { // nobody has moved it on meanwhile
+			err = b.refenceLocked(ctx)
+		} else {
+			err = nil
+		}
+		b.fenceMu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fenced publishes a meta, and returns the fence that it was published under.
+func (b *Bucket) fenced(ctx context.Context, subject string, body []byte, ttl time.Duration) (fence uint64, err error) {
+	if b.serial {
+		b.fenceMu.Lock()
+		defer b.fenceMu.Unlock()
+	} else {
+		b.fenceMu.RLock()
+		defer b.fenceMu.RUnlock()
+	}
+	h := nats.Header{
+		jetstream.MsgRollup:                     {jetstream.MsgRollupSubject},
+		jetstream.ExpectedLastSubjSeqHeader:     {strconv.FormatUint(b.fence, 10)},
+		jetstream.ExpectedLastSubjSeqSubjHeader: {dataSubject(b.site, bucketLease)},
+	}
+	if ttl > 0 {
+		h[jetstream.MsgTTLHeader] = []string{ttl.String()}
+	}
+	ctx, done := b.c.guard(ctx, ackTimeout, exactly(subject))
+	defer done()
+	ack, err := b.c.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: h, Data: body},
+		jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
+	if err != nil {
+		if brokenWire(err) { // some of it may have got through
+			err = b.unknown(translate(ctx, err))
+		}
+		return b.fence, translate(ctx, err)
+	}
+	seq, err := acknowledged(ctx, ack)
+	switch {
+	case err == nil:
+		b.mu.Lock()
+		b.acked = max(b.acked, seq)
+		b.mu.Unlock()
+	case apiCode(err) == codeWrongLast:
+		err = errRefused
+	case apiCode(err) != 0, errors.Is(err, ErrDenied), errors.Is(err, ErrNoStream):
+	default:
+		err = b.unknown(err)
+	}
+	return b.fence, err
+}
+
+// unknown notes that a meta may be on its way.
+func (b *Bucket) unknown(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unsure = true
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// acknowledged waits for an acknowledgement and returns its sequence, or the
+// error in this package's terms.
+func acknowledged(ctx context.Context, ack jetstream.PubAckFuture) (uint64, error) {
+	select {
+	case a := <-ack.Ok():
+		return a.Sequence, nil
+	case err := <-ack.Err():
+		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+			return 0, fmt.Errorf("%w: nobody takes the message", ErrNoStream)
+		}
+		if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
+			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return 0, translate(ctx, err)
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// turn waits until nobody else writes the object, and returns what ends ours.
+func (b *Bucket) turn(name string) (done func()) {
+	b.mu.Lock()
+	w := b.writers[name]
+	if w == nil {
+		w = new(writer)
+		b.writers[name] = w
+	}
+	w.count++
+	b.mu.Unlock()
+	w.turn.Lock()
+	return func() {
+		w.turn.Unlock()
+		b.mu.Lock()
+		if w.count--; w.count == 0 {
+			delete(b.writers, name)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// purge removes the data under a NUID. It cannot be fenced, and need not be:
+// a NUID is never used again, so whatever names it no more never will.
+func (b *Bucket) purge(ctx context.Context, nuid string) error {
 	var resp struct{}
 	req := map[string]string{"filter": dataSubject(b.site, nuid)}
-	if err := b.c.api(ctx, "STREAM.PURGE."+bucketStream(b.site), req, &resp); err != nil {
-		b.c.log.Debug("an old object's data is left", "err", err)
-	}
+	return b.c.api(ctx, "STREAM.PURGE."+bucketStream(b.site), req, &resp)
 }
 
-// Check reads an object as a node does and reports whether it is there and, by
-// good, what its name says.
-//
-// Errors are those of [Bodies.Get], but for [ErrNoObject].
-func (b *Bucket) Check(ctx context.Context, name events.Digest, good func(data []byte, compressed bool) bool) (bool, error) {
-	right := false
-	err := b.c.Bodies(b.site).Get(ctx, []events.Digest{name}, func(_ int, data []byte, compressed bool) error {
-		right = good(data, compressed)
-		return nil
-	})
-	if errors.Is(err, ErrNoObject) {
-		return false, nil
+// purgeLater is purge where the caller has what it wanted already: what is
+// left is an orphan.
+func (b *Bucket) purgeLater(ctx context.Context, nuid string) {
+	if err := b.purge(context.WithoutCancel(ctx), nuid); err != nil {
+		b.c.logOnce("data in the bucket is left for the next cleaning", err)
 	}
-	return right, err
-}
-
-// Wants calls fn with what nodes want of the publisher, from one goroutine,
-// until stop is called. What is malformed is dropped.
-func (l *Lease) Wants(fn func(path events.Path, digests []events.Digest)) (stop func(), err error) {
-	sub, err := l.c.nc.Subscribe(l.site.WantSubject(), func(msg *nats.Msg) {
-		var w Want
-		if len(msg.Data) > maxStatusBytes || json.Unmarshal(bytes.TrimSpace(msg.Data), &w) != nil {
-			return
-		}
-		if p, digests, err := w.parse(); err == nil && len(digests) > 0 {
-			l.c.log.Info("a node wants chunks", "node", fmt.Sprintf("%q", w.Node), "path", fmt.Sprintf("%q", p), "chunks", len(digests))
-			fn(p, digests)
-		}
-	})
-	if err != nil {
-		return nil, failed("listen for wants", l.site, translate(context.Background(), err))
-	}
-	return func() { _ = sub.Unsubscribe() }, nil // fails only without a connection, which forgets it too
-}
-
-// Entry returns the newest message of path, as the stream's leader has it; nil:
-// there is none. Errors are those of [Conn.StreamInfo].
-func (c *Conn) Entry(ctx context.Context, site events.Site, path events.Path) (*Delivery, error) {
-	d, err := c.leaderGet(ctx, site, map[string]any{"last_by_subj": site.Subject(path)})
-	return d, failed("read an entry", site, err)
 }

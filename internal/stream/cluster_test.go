@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sync/errgroup"
+
+	"treecast/internal/events"
 )
 
 // startCluster starts three servers, and returns one of them.
@@ -98,6 +101,7 @@ func TestReplicatedStream(t *testing.T) {
 			t.Errorf("fetched %d, %v", fetched, err)
 		}
 	}
+	testReplicatedBucket(t, servers, l)
 	k := openConsumer(t, servers[2].connect("b"), "b", NodeConfig{})
 	if err := k.Reset(t.Context(), 1); err != nil {
 		t.Fatal(err)
@@ -124,5 +128,57 @@ func TestReplicatedStream(t *testing.T) {
 	}
 	if !stored {
 		t.Error("no publishing after a leader is gone")
+	}
+}
+
+// Metas are published one at a time there, and look-ups wait for a replica
+// that has what was written before.
+func testReplicatedBucket(t *testing.T, servers []*testServer, l *Lease) {
+	t.Helper()
+	var b *Bucket
+	eventually(t, "a bucket with three replicas", func() bool {
+		var err error
+		b, err = l.OpenBucket(t.Context(), Config{Replicas: 3})
+		return err == nil
+	})
+	digests := make([]events.Digest, 60)
+	var g errgroup.Group
+	g.SetLimit(8)
+	for i := range digests {
+		data := body(i, 20_000)
+		digests[i] = events.Sum(data)
+		g.Go(func() error {
+			if err := b.Put(t.Context(), digests[i], data, false); err != nil {
+				return err
+			}
+			found, err := b.Lookup(t.Context(), digests[i:i+1])
+			if err == nil && len(found) != 1 {
+				err = fmt.Errorf("object %d is not there", i)
+			}
+			if err == nil && i%2 == 1 {
+				err = b.Delete(t.Context(), found[digests[i]])
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.Lookup(t.Context(), digests); err != nil || len(found) != len(digests)/2 {
+		t.Errorf("%d found, %v", len(found), err)
+	}
+	if err := b.Orphans(t.Context(), func(nuid string, _ int64, _ time.Time) error { t.Errorf("orphan %s", nuid); return nil }); err != nil {
+		t.Error(err)
+	}
+	seen := map[events.Digest]bool{}
+	if err := b.Objects(t.Context(), func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) < len(digests)/2 {
+		t.Errorf("%d objects, %v", len(seen), err)
+	}
+	for i, s := range servers {
+		node := s.connect("b")
+		eventually(t, fmt.Sprintf("node at server %d has all objects and no deleted one", i), func() bool {
+			got, err := get(t, node, digests...)
+			return len(got) == len(digests)/2 && errors.Is(err, ErrNoObject)
+		})
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"treecast/internal/events"
 )
 
-// Config is what a publisher wants of a site's stream.
+// Config is what a publisher wants of a site's stream and bucket.
 type Config struct {
 	Replicas     int           // 0: as it is, 1 for a new stream
 	MaxBytes     int64         // -1 or 0: as it is, no limit for a new stream
-	BucketBytes  int64         // the same as MaxBytes, of the bucket of large bodies
+	BucketBytes  int64         // MaxBytes for the bucket of large bodies
 	TombstoneTTL time.Duration // goes into the stream's metadata, see Info; each tombstone has its own
 }
 
@@ -46,6 +46,7 @@ const (
 func streamName(site events.Site) string   { return string(site) }
 func statusBucket(site events.Site) string { return string(site) + "-nodes" }
 func statusStream(site events.Site) string { return "KV_" + statusBucket(site) }
+func bucketStream(site events.Site) string { return "OBJ_" + string(site) }
 func statusSubject(site events.Site, node string) string {
 	return "$KV." + statusBucket(site) + "." + node
 }
@@ -126,11 +127,76 @@ func consumerConfig(node string, cfg NodeConfig) jetstream.ConsumerConfig {
 	return cc
 }
 
+// bucketConfig is the configuration of the stream behind a new bucket of
+// large bodies: as nats.go makes one, and with messages that expire.
+func bucketConfig(site events.Site, cfg Config) jetstream.StreamConfig {
+	sc := jetstream.StreamConfig{
+		Name:        bucketStream(site),
+		Description: "treecast: large bodies of site " + string(site) + ", in chunks",
+		Subjects:    []string{dataSubject(site, ">"), metaSubjects(site)},
+		Storage:     jetstream.FileStorage,
+		Replicas:    max(cfg.Replicas, 1),
+		MaxBytes:    -1,
+		Discard:     jetstream.DiscardNew, // DiscardOld would drop chunks without a word
+		AllowDirect: true,
+		AllowRollup: true,
+		AllowMsgTTL: true,
+	}
+	if cfg.BucketBytes > 0 {
+		sc.MaxBytes = cfg.BucketBytes
+	}
+	return sc
+}
+
 // mergeStream returns have with all the differences from want that are safe
 // to change, and the names of the fields changed. One that is not safe is a
 // *ConfigError. An operator's limits on bytes and more replicas stay unless
 // the publisher was told otherwise.
 func mergeStream(have, want jetstream.StreamConfig, cfg Config, used uint64) (jetstream.StreamConfig, []string, error) {
+	merged, changed, err := mergeCommon("stream", have, want, cfg.MaxBytes, cfg.Replicas, used)
+	if err != nil {
+		return have, nil, err
+	}
+	note := func(field string) { changed = append(changed, field) }
+	for _, flag := range []struct {
+		field string
+		is    *bool
+	}{
+		{"allow_atomic", &merged.AllowAtomicPublish},
+		{"deny_delete", &merged.DenyDelete},
+		{"deny_purge", &merged.DenyPurge},
+	} {
+		if !*flag.is {
+			*flag.is = true
+			note(flag.field)
+		}
+	}
+	if have.MaxMsgSize > 0 && have.MaxMsgSize < min(want.MaxMsgSize, minMessageBytes) {
+		merged.MaxMsgSize = want.MaxMsgSize
+		note("max_msg_size")
+	}
+	if cfg.TombstoneTTL > 0 && have.Metadata[tombstoneTTLKey] != want.Metadata[tombstoneTTLKey] {
+		merged.Metadata = mergeMetadata(have.Metadata, want.Metadata)
+		note("metadata")
+	}
+	return merged, changed, nil
+}
+
+// mergeBucket is mergeStream for the bucket of large bodies.
+func mergeBucket(have, want jetstream.StreamConfig, cfg Config, used uint64) (jetstream.StreamConfig, []string, error) {
+	if have.DenyPurge { // the server does not take that back
+		return have, nil, configErr("bucket", have.Name, "deny_purge", true, false)
+	}
+	merged, changed, err := mergeCommon("bucket", have, want, cfg.BucketBytes, cfg.Replicas, used)
+	if err == nil && have.MaxMsgSize > 0 && have.MaxMsgSize < partBytes+headerSlack {
+		merged.MaxMsgSize = -1
+		changed = append(changed, "max_msg_size")
+	}
+	return merged, changed, err
+}
+
+// mergeCommon merges what a stream and a bucket have in common.
+func mergeCommon(kind string, have, want jetstream.StreamConfig, maxBytes int64, replicas int, used uint64) (jetstream.StreamConfig, []string, error) {
 	fixed := []struct {
 		field      string
 		have, want any
@@ -139,7 +205,7 @@ func mergeStream(have, want jetstream.StreamConfig, cfg Config, used uint64) (je
 		{"subjects", have.Subjects, want.Subjects, sameSubjects(have.Subjects, want.Subjects)},
 		{"storage", have.Storage.String(), want.Storage.String(), have.Storage == want.Storage},
 		{"retention", have.Retention.String(), want.Retention.String(), have.Retention == want.Retention},
-		{"max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject, have.MaxMsgsPerSubject == want.MaxMsgsPerSubject},
+		{"max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject, max(have.MaxMsgsPerSubject, 0) == max(want.MaxMsgsPerSubject, 0)},
 		{"max_age", have.MaxAge, want.MaxAge, have.MaxAge == 0},
 		{"max_msgs", have.MaxMsgs, want.MaxMsgs, have.MaxMsgs <= 0},
 		{"discard_new_per_subject", have.DiscardNewPerSubject, false, !have.DiscardNewPerSubject},
@@ -149,11 +215,11 @@ func mergeStream(have, want jetstream.StreamConfig, cfg Config, used uint64) (je
 		{"sources", len(have.Sources), 0, len(have.Sources) == 0},
 		{"subject_transform", have.SubjectTransform != nil, false, have.SubjectTransform == nil},
 		{"persist_mode", have.PersistMode.String(), want.PersistMode.String(), have.PersistMode == want.PersistMode},
-		{"max_bytes", have.MaxBytes, cfg.MaxBytes, cfg.MaxBytes <= 0 || uint64(cfg.MaxBytes) >= used},
+		{"max_bytes", have.MaxBytes, maxBytes, maxBytes <= 0 || uint64(maxBytes) >= used},
 	}
 	for _, f := range fixed {
 		if !f.same {
-			return have, nil, configErr("stream", have.Name, f.field, f.have, f.want)
+			return have, nil, configErr(kind, have.Name, f.field, f.have, f.want)
 		}
 	}
 	merged, changed := have, []string(nil)
@@ -167,32 +233,21 @@ func mergeStream(have, want jetstream.StreamConfig, cfg Config, used uint64) (je
 		is    *bool
 		want  bool
 	}{
-		{"allow_direct", &merged.AllowDirect, true},
-		{"allow_atomic", &merged.AllowAtomicPublish, true},
-		{"allow_msg_ttl", &merged.AllowMsgTTL, true},
-		{"allow_rollup_hdrs", &merged.AllowRollup, false},
-		{"deny_delete", &merged.DenyDelete, true},
-		{"deny_purge", &merged.DenyPurge, true},
+		{"allow_direct", &merged.AllowDirect, want.AllowDirect},
+		{"allow_msg_ttl", &merged.AllowMsgTTL, want.AllowMsgTTL},
+		{"allow_rollup_hdrs", &merged.AllowRollup, want.AllowRollup},
 	} {
 		if *flag.is != flag.want {
 			*flag.is = flag.want
 			note(flag.field)
 		}
 	}
-	if have.MaxMsgSize > 0 && have.MaxMsgSize < min(want.MaxMsgSize, minMessageBytes) {
-		merged.MaxMsgSize = want.MaxMsgSize
-		note("max_msg_size")
-	}
-	if cfg.MaxBytes > 0 && have.MaxBytes != cfg.MaxBytes {
-		merged.MaxBytes = cfg.MaxBytes
+	if maxBytes > 0 && have.MaxBytes != maxBytes {
+		merged.MaxBytes = maxBytes
 		note("max_bytes")
 	}
-	if cfg.TombstoneTTL > 0 && have.Metadata[tombstoneTTLKey] != want.Metadata[tombstoneTTLKey] {
-		merged.Metadata = mergeMetadata(have.Metadata, want.Metadata)
-		note("metadata")
-	}
-	if cfg.Replicas > have.Replicas {
-		merged.Replicas = cfg.Replicas
+	if replicas > have.Replicas {
+		merged.Replicas = replicas
 		note("num_replicas")
 	}
 	return merged, changed, nil

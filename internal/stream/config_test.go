@@ -27,6 +27,7 @@ func TestGoldenConfigs(t *testing.T) {
 		"default.json":  streamConfig(site, Config{MaxBytes: -1}, 1_000_000),
 		"consumer.json": consumer,
 		"nodes.json":    nodesConfig(site, Config{}),
+		"bucket.json":   bucketConfig(site, Config{Replicas: 3, BucketBytes: 100 << 30}),
 	} {
 		got, err := json.MarshalIndent(config, "", "  ")
 		if err != nil {

@@ -26,6 +26,7 @@ type Delivery struct {
 	nc      *nats.Conn
 	reply   string // empty: nothing to acknowledge
 	deleted bool   // a key of a bucket was deleted
+	object  string // whose data it is, in the bucket of large bodies
 }
 
 func newDelivery(msg *nats.Msg) *Delivery {
@@ -34,6 +35,7 @@ func newDelivery(msg *nats.Msg) *Delivery {
 		Header:  msg.Header.Get(events.Header),
 		Payload: msg.Data,
 		deleted: msg.Header.Get("KV-Operation") != "",
+		object:  msg.Header.Get(objectHeader),
 	}
 }
 

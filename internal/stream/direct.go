@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"treecast/internal/events"
 )
 
 const (
@@ -18,12 +16,14 @@ const (
 	directBytes = 4 << 20 // there is no flow control: the server sends this much at once
 )
 
-// directRequest asks for up to Batch messages from Seq on (ADR-31).
+// directRequest asks for up to Batch messages from Seq on, or for the last
+// message of each subject of Last (ADR-31).
 type directRequest struct {
-	Seq      uint64 `json:"seq"`
-	Next     string `json:"next_by_subj,omitempty"`
-	Batch    int    `json:"batch"`
-	MaxBytes int    `json:"max_bytes"`
+	Seq      uint64   `json:"seq,omitempty"`
+	Next     string   `json:"next_by_subj,omitempty"`
+	Last     []string `json:"multi_last,omitempty"`
+	Batch    int      `json:"batch"`
+	MaxBytes int      `json:"max_bytes"`
 }
 
 // A directReader reads stored messages in batches, without a consumer. It is
@@ -34,6 +34,7 @@ type directReader struct {
 	c       *Conn
 	in      *inbox
 	subject string
+	upTo    uint64 // of the last answer to a request with Last: the end of the store that gave it, 0 if it did not say
 }
 
 func (c *Conn) openDirect(ctx context.Context, stream string) (*directReader, error) {
@@ -42,7 +43,7 @@ func (c *Conn) openDirect(ctx context.Context, stream string) (*directReader, er
 	if err != nil {
 		return nil, err
 	}
-	return &directReader{c, in, subject}, nil
+	return &directReader{c: c, in: in, subject: subject}, nil
 }
 
 func (r *directReader) close() { r.in.close() }
@@ -52,7 +53,7 @@ func (r *directReader) close() { r.in.close() }
 // whether the server had more. An answer is read to its end unless there is an
 // error; then the reader is of no more use.
 func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next uint64, more bool, err error) {
-	next = req.Seq
+	next, r.upTo = req.Seq, 0
 	if err := r.in.request(r.c, r.subject, req); err != nil {
 		return next, false, err
 	}
@@ -70,6 +71,11 @@ func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next u
 			pending, err := strconv.ParseUint(msg.Header.Get("Nats-Num-Pending"), 10, 64)
 			if err != nil {
 				return next, false, fmt.Errorf("%w: end of a batch without its count: %q", ErrServer, text)
+			}
+			if upTo := msg.Header.Get("Nats-UpTo-Sequence"); upTo != "" {
+				if r.upTo, err = strconv.ParseUint(upTo, 10, 64); err != nil {
+					return next, false, fmt.Errorf("%w: end of a batch up to %q", ErrServer, upTo)
+				}
 			}
 			return next, pending > 0, nil
 		case "404":
@@ -118,7 +124,7 @@ func lastOf(h nats.Header, key string) string {
 
 // leaderGet reads one message from the stream's leader, nil if there is none
 // such. Slower than Direct Get, and never behind.
-func (c *Conn) leaderGet(ctx context.Context, site events.Site, req map[string]any) (*Delivery, error) {
+func (c *Conn) leaderGet(ctx context.Context, stream string, req map[string]any) (*Delivery, error) {
 	var resp struct {
 		Message *struct {
 			Subject string    `json:"subject"`
@@ -128,7 +134,7 @@ func (c *Conn) leaderGet(ctx context.Context, site events.Site, req map[string]a
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
-	err := c.api(ctx, "STREAM.MSG.GET."+streamName(site), req, &resp)
+	err := c.api(ctx, "STREAM.MSG.GET."+stream, req, &resp)
 	if apiCode(err) == codeNoMessage {
 		return nil, nil
 	}

@@ -88,9 +88,16 @@ func (f *fetch) missing(ctx context.Context) error {
 	if !f.replicated {
 		return nil
 	}
-	d, err := f.c.leaderGet(ctx, f.site, map[string]any{"seq": seq})
+	d, err := f.c.leaderGet(ctx, streamName(f.site), map[string]any{"seq": seq})
 	if err != nil || d == nil {
 		return err
 	}
 	return f.fn(*d)
+}
+
+// Entry returns the newest message of path, as the stream's leader has it; nil
+// if there is none. Errors are those of [Conn.StreamInfo].
+func (c *Conn) Entry(ctx context.Context, site events.Site, path events.Path) (*Delivery, error) {
+	d, err := c.leaderGet(ctx, streamName(site), map[string]any{"last_by_subj": site.Subject(path)})
+	return d, failed("read an entry", site, err)
 }

@@ -29,7 +29,7 @@ const site = events.Site("web")
 // A testServer is a nats-server that can go away and come back, with its
 // store or without. Its connections are pipes, so that no port is needed.
 type testServer struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	adjust func(*server.Options)
 
@@ -37,7 +37,7 @@ type testServer struct {
 	srv *server.Server
 }
 
-func startServer(t *testing.T, adjust func(*server.Options)) *testServer {
+func startServer(t testing.TB, adjust func(*server.Options)) *testServer {
 	t.Helper()
 	s := &testServer{t: t, dir: t.TempDir(), adjust: adjust}
 	s.start()
@@ -122,7 +122,7 @@ func (s *testServer) connect(name string) *Conn {
 }
 
 // site starts a server with a stream on it.
-func newSite(t *testing.T, adjust func(*server.Options)) (*testServer, *Conn) {
+func newSite(t testing.TB, adjust func(*server.Options)) (*testServer, *Conn) {
 	t.Helper()
 	s := startServer(t, adjust)
 	c := s.connect("publisher")
@@ -152,7 +152,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func acquire(t *testing.T, c *Conn, host string) *Lease {
+func acquire(t testing.TB, c *Conn, host string) *Lease {
 	t.Helper()
 	l, err := c.Acquire(t.Context(), site, Holder{Host: host, PID: 1}, false)
 	if err != nil {
@@ -198,7 +198,7 @@ func publish(t *testing.T, l *Lease, msgs ...Message) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -232,7 +232,7 @@ func snapshotOf(t *testing.T, c *Conn) map[string]string {
 	return seen
 }
 
-func writeFile(t *testing.T, text string) string {
+func writeFile(t testing.TB, text string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

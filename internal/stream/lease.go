@@ -115,7 +115,15 @@ func (c *Conn) flush(ctx context.Context, concern func(string) bool) error {
 	if err := c.nc.FlushWithContext(ctx); err != nil {
 		return translate(ctx, err)
 	}
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	// The refusal came before the answer, but is told by another goroutine of
+	// nats.go, perhaps later; the connection remembers the last one.
+	if denied := parseDenied(c.nc.LastError()); denied != nil && concern(denied.Subject) {
+		return denied
+	}
+	return nil
 }
 
 func (l *Lease) acquire(ctx context.Context, takeover bool) error {
@@ -186,7 +194,7 @@ func (l *Lease) write(ctx context.Context, expected uint64) error {
 
 // lastLease returns who wrote the lease last, and its sequence: 0 for nobody.
 func (c *Conn) lastLease(ctx context.Context, site events.Site) (Holder, uint64, error) {
-	d, err := c.leaderGet(ctx, site, map[string]any{"last_by_subj": site.LeaseSubject()})
+	d, err := c.leaderGet(ctx, streamName(site), map[string]any{"last_by_subj": site.LeaseSubject()})
 	if err != nil || d == nil {
 		return Holder{}, 0, err
 	}

@@ -6,91 +6,263 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"treecast/internal/events"
 )
 
-// ErrNoObject reports objects that the bucket does not have, or not whole. The
-// error is a *[MissingError].
-var ErrNoObject = errors.New("not in the bucket")
+// An Object is what the bucket says of one object: chunks of bodies, and lists
+// of chunks.
+type Object struct {
+	Digest     events.Digest // its name
+	Size       int64         // bytes as they are stored
+	Compressed bool          // they are one zstd frame
+	Stored     time.Time
+	Unnamed    time.Time // since when no entry names it; zero: not marked
 
-// A MissingError names the objects that could not be had; it is an
-// [ErrNoObject].
-type MissingError struct{ Digests []events.Digest }
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("%d chunks are %v, %s is the first", len(e.Digests), ErrNoObject, e.Digests[0])
-}
-
-func (e *MissingError) Unwrap() error { return ErrNoObject }
-
-// An object is what the bucket says of a chunk, in the form of nats.go's object
-// store, so that `nats object ls` and get work.
-type object struct {
-	nuid       string // of its data's subject
-	size       int64  // of its data
-	messages   int    // that have its data
-	compressed bool
+	nuid   string // of its data's subject
+	chunks int    // messages that have its data
 }
 
 const (
 	encodingKey  = "treecast-encoding"
 	encodingZstd = "zstd"
+	unnamedKey   = "treecast-unnamed"
 
-	// objectBytes is how much data is in one message.
-	objectBytes = 512 << 10
-	// maxObjectBytes is more than any chunk or list has, packed.
+	// objectHeader of a message of data has the name of its object, so that
+	// data that no meta names tells where it would belong.
+	objectHeader = "Treecast-Object"
+
+	// maxObjectBytes is more than any chunk or list of chunks has.
 	maxObjectBytes = events.MaxListBytes
+
+	lookupNames = 1024 // subjects in one request, the bucket's lease included
 )
 
-func bucketStream(site events.Site) string { return "OBJ_" + string(site) }
-
-func dataSubject(site events.Site, nuid string) string { return "$O." + string(site) + ".C." + nuid }
-
-func metaSubject(site events.Site, d events.Digest) string {
-	return "$O." + string(site) + ".M." + base64.URLEncoding.EncodeToString([]byte(d.String()))
+func metaSubject(site events.Site, name string) string {
+	return "$O." + string(site) + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
 }
 
-// objectOf reads a meta message, nil if it says that the object was deleted.
-func objectOf(data []byte) (*object, error) {
-	var info jetstream.ObjectInfo
-	if err := json.Unmarshal(data, &info); err != nil {
-		return nil, fmt.Errorf("%w: an object's meta: %w", ErrServer, err)
-	}
-	if info.Deleted || info.NUID == "" {
-		return nil, nil
-	}
-	return &object{
-		nuid: info.NUID, size: int64(info.Size), messages: int(info.Chunks), //nolint:gosec // checked where it is used
-		compressed: info.Metadata[encodingKey] == encodingZstd,
-	}, nil
+// A meta is a stored meta message.
+type meta struct {
+	info jetstream.ObjectInfo
+	time time.Time
 }
 
-// lookUp asks for one object's meta; nil: there is none.
-func (c *Conn) lookUp(ctx context.Context, site events.Site, d events.Digest) (*object, error) {
-	api := apiPrefix + "DIRECT.GET." + bucketStream(site)
-	body, err := json.Marshal(map[string]string{"last_by_subj": metaSubject(site, d)})
+// parseMeta reports false for what nats.go's object store would not have
+// written.
+func parseMeta(site events.Site, d *Delivery) (meta, bool) {
+	m := meta{time: d.Time}
+	err := json.Unmarshal(d.Payload, &m.info)
+	return m, err == nil && metaSubject(site, m.info.Name) == d.Subject
+}
+
+// object returns m as an Object, and false if it is none of ours or deleted.
+func (m *meta) object() (Object, bool) {
+	digest, err := events.ParseDigest(m.info.Name)
+	o := Object{
+		Digest:     digest,
+		Size:       int64(m.info.Size), //nolint:gosec // checked below
+		Compressed: m.info.Metadata[encodingKey] == encodingZstd,
+		Stored:     m.time,
+		nuid:       m.info.NUID,
+		chunks:     int(m.info.Chunks),
+	}
+	if !m.info.ModTime.IsZero() { // the meta was rewritten since
+		o.Stored = m.info.ModTime
+	}
+	if since, err := time.Parse(time.RFC3339Nano, m.info.Metadata[unnamedKey]); err == nil {
+		o.Unnamed = since
+	}
+	link := m.info.Opts != nil && m.info.Opts.Link != nil
+	return o, err == nil && !m.info.Deleted && !link && o.nuid != "" && o.Size > 0
+}
+
+// Lookup returns those of digests that the bucket has. Under a lease none of
+// them was deleted before, by anyone: a replica that lags is asked again.
+// (That its data is there too is not looked at.) Deletions by this Bucket that
+// run at the same time are for the caller to keep apart.
+func (b *Bucket) Lookup(ctx context.Context, digests []events.Digest) (map[events.Digest]Object, error) {
+	names := make([]string, 0, len(digests))
+	asked := make(map[events.Digest]bool, len(digests))
+	for _, d := range digests {
+		if !asked[d] {
+			asked[d] = true
+			names = append(names, d.String())
+		}
+	}
+	found := make(map[events.Digest]Object, len(names))
+	err := b.current(ctx, names, func(m *meta) {
+		if o, ok := m.object(); ok {
+			found[o.Digest] = o
+		}
+	})
 	if err != nil {
-		return nil, err
+		return nil, failed("look up bodies", b.site, err)
 	}
-	ctx, done := c.guard(ctx, apiTimeout, exactly(api))
-	defer done()
-	msg, err := c.nc.RequestWithContext(ctx, api, body)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, fmt.Errorf("%w: bucket %q", ErrNoStream, site)
+	return found, nil
+}
+
+// current calls fn with the metas of those names that have one. Under a lease
+// they are what the bucket had at some instant after the call, our own writes
+// before it included.
+func (b *Bucket) current(ctx context.Context, names []string, fn func(*meta)) error {
+	if len(names) == 0 {
+		return nil
 	}
+	r, err := b.c.openDirect(ctx, bucketStream(b.site))
 	if err != nil {
-		return nil, translate(ctx, err)
+		return err
 	}
-	switch code, text := status(msg); code {
-	case "":
-		return objectOf(msg.Data)
-	case "404":
-		return nil, nil
-	default:
-		return nil, fmt.Errorf("%w: direct get: %s %s", ErrServer, code, text)
+	defer r.close()
+	for len(names) > 0 {
+		n := min(len(names), lookupNames-1)
+		if err := b.currentPage(ctx, r, names[:n], fn); err != nil {
+			return err
+		}
+		names = names[n:]
 	}
+	return nil
+}
+
+// currentPage asks for few enough names for one request. The bucket's lease is
+// one of them, so that there is always something to answer, and with it up to
+// where the answering server has the stream.
+func (b *Bucket) currentPage(ctx context.Context, r *directReader, names []string, fn func(*meta)) error {
+	subjects := make([]string, 1, len(names)+1)
+	subjects[0] = dataSubject(b.site, bucketLease)
+	for _, name := range names {
+		subjects = append(subjects, metaSubject(b.site, name))
+	}
+	for attempt := 1; ; attempt++ {
+		need := uint64(0)
+		if b.l != nil {
+			if err := b.settle(ctx); err != nil {
+				return err
+			}
+			b.mu.Lock()
+			need = b.acked
+			b.mu.Unlock()
+		}
+		metas, err := lastMetas(r, b.site, subjects)
+		if err != nil {
+			return err
+		}
+		if r.upTo >= need {
+			for i := range metas {
+				fn(&metas[i])
+			}
+			return nil
+		}
+		if attempt == lagAttempts {
+			return fmt.Errorf("%w: it has the bucket up to %d, not to %d", ErrUnavailable, r.upTo, need)
+		}
+		if !b.serial || attempt == lagAttempts/2 { // the bucket itself went back: what we know of it is void
+			b.mu.Lock()
+			b.unsure = true
+			b.mu.Unlock()
+		}
+		if err := sleep(ctx, lagPause); err != nil {
+			return err
+		}
+	}
+}
+
+// lastMetas returns the newest meta on each of at most lookupNames subjects,
+// in the order of the stream.
+func lastMetas(r *directReader, site events.Site, subjects []string) ([]meta, error) {
+	var metas []meta
+	req := directRequest{Last: subjects, Batch: lookupNames, MaxBytes: directBytes}
+	for more := true; more; {
+		var err error
+		req.Seq, more, err = r.read(req, func(d *Delivery) error {
+			if m, ok := parseMeta(site, d); ok {
+				metas = append(metas, m)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return metas, nil
+}
+
+// Objects calls fn with every object of the bucket. One that is written while
+// this runs may be seen twice, as it was and as it is, and one that is deleted
+// may still be seen: [Bucket.SetUnnamed] and [Bucket.Delete] look again, and
+// whether to rely on one is for [Bucket.Lookup] to say. After an error, fn's
+// or the bucket's, what fn was told is not all.
+//
+// The server reads nearly all of the bucket from its disk for it.
+func (b *Bucket) Objects(ctx context.Context, fn func(Object) error) error {
+	return failed("list bodies", b.site, b.metas(ctx, func(m *meta) error {
+		if o, ok := m.object(); ok {
+			return fn(o)
+		}
+		return nil
+	}))
+}
+
+// metas reads every meta. As in a snapshot, the end of a bucket with replicas
+// is read from the leader.
+func (b *Bucket) metas(ctx context.Context, fn func(*meta) error) error {
+	if b.l != nil {
+		if err := b.settle(ctx); err != nil {
+			return err
+		}
+	}
+	r, err := b.c.openDirect(ctx, bucketStream(b.site))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	take := func(d *Delivery) error {
+		m, ok := parseMeta(b.site, d)
+		if !ok {
+			b.c.logOnce("the bucket has what is no object", fmt.Errorf("%w: message %d", errNotStored, d.Seq))
+			return nil
+		}
+		return fn(&m)
+	}
+	next := uint64(1)
+	for more := true; more; {
+		next, more, err = r.read(directRequest{Seq: next, Next: metaSubjects(b.site), Batch: directBatch, MaxBytes: directBytes}, take)
+		if err != nil {
+			return err
+		}
+	}
+	for b.serial {
+		d, err := b.c.leaderGet(ctx, bucketStream(b.site), map[string]any{"seq": next, "next_by_subj": metaSubjects(b.site)})
+		if err != nil || d == nil {
+			return err
+		}
+		next = d.Seq + 1
+		if err := take(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrChanged reports an object that is not any more what the caller has read:
+// it was put again, marked, or deleted. Read it again.
+var ErrChanged = errors.New("the object has changed")
+
+// same returns the meta of o, if o is up to date. The caller has its turn.
+func (b *Bucket) same(ctx context.Context, o Object) (*jetstream.ObjectInfo, error) {
+	var info *jetstream.ObjectInfo
+	err := b.current(ctx, []string{o.Digest.String()}, func(m *meta) {
+		now, ok := m.object()
+		if ok && now.nuid == o.nuid && now.Unnamed.Equal(o.Unnamed) {
+			m.info.ModTime = now.Stored
+			info = &m.info
+		}
+	})
+	if err == nil && info == nil {
+		err = ErrChanged
+	}
+	return info, err
 }

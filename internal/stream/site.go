@@ -89,38 +89,50 @@ func (c *Conn) ensureStream(ctx context.Context, site events.Site, cfg Config) (
 		return Info{}, fmt.Errorf("%w: its max_payload is %d bytes, at least %d are needed",
 			ErrServer, maxPayload, minMessageBytes)
 	}
-	name, want := streamName(site), streamConfig(site, cfg, maxPayload)
+	si, err := c.ensure(ctx, streamConfig(site, cfg, maxPayload), cfg, mergeStream)
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(si), nil
+}
+
+// merge is mergeStream or mergeBucket.
+type merge func(have, want jetstream.StreamConfig, cfg Config, used uint64) (jetstream.StreamConfig, []string, error)
+
+// ensure creates a stream, or changes what is safe to change of one that
+// exists.
+func (c *Conn) ensure(ctx context.Context, want jetstream.StreamConfig, cfg Config, merge merge) (*jetstream.StreamInfo, error) {
 	for range 2 { // a second time if another publisher was faster
-		si, err := c.lookUpStream(ctx, name)
+		si, err := c.lookUpStream(ctx, want.Name)
 		if err == nil {
-			return c.adjustStream(ctx, si, want, cfg)
+			return c.adjust(ctx, si, want, cfg, merge)
 		}
 		if !errors.Is(err, ErrNoStream) {
-			return Info{}, err
+			return nil, err
 		}
 		si, err = c.putStream(ctx, want, true)
 		if err == nil {
-			c.log.Info("stream created", "stream", name, "replicas", want.Replicas)
-			return infoOf(si), nil
+			c.log.Info("stream created", "stream", want.Name, "replicas", want.Replicas)
+			return si, nil
 		}
 		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return Info{}, err
+			return nil, err
 		}
 	}
-	return Info{}, fmt.Errorf("%w: it comes and goes", ErrNoStream)
+	return nil, fmt.Errorf("%w: it comes and goes", ErrNoStream)
 }
 
-func (c *Conn) adjustStream(ctx context.Context, si *jetstream.StreamInfo, want jetstream.StreamConfig, cfg Config) (Info, error) {
-	merged, changed, err := mergeStream(si.Config, want, cfg, si.State.Bytes)
+func (c *Conn) adjust(ctx context.Context, si *jetstream.StreamInfo, want jetstream.StreamConfig, cfg Config, merge merge) (*jetstream.StreamInfo, error) {
+	merged, changed, err := merge(si.Config, want, cfg, si.State.Bytes)
 	if err != nil || len(changed) == 0 {
-		return infoOf(si), err
+		return si, err
 	}
 	updated, err := c.putStream(ctx, merged, false)
 	if err != nil {
-		return Info{}, fmt.Errorf("update of %v: %w", changed, err)
+		return nil, fmt.Errorf("update of %v: %w", changed, err)
 	}
 	c.log.Info("stream updated", "stream", want.Name, "fields", changed)
-	return infoOf(updated), nil
+	return updated, nil
 }
 
 func (c *Conn) putStream(ctx context.Context, sc jetstream.StreamConfig, create bool) (*jetstream.StreamInfo, error) {

@@ -93,7 +93,7 @@ func (s *snapshot) take(d *Delivery) error {
 // last, did not have yet. The leader has it.
 func (s *snapshot) tail(ctx context.Context) error {
 	for {
-		d, err := s.c.leaderGet(ctx, s.site, map[string]any{"seq": s.next, "next_by_subj": ">"})
+		d, err := s.c.leaderGet(ctx, streamName(s.site), map[string]any{"seq": s.next, "next_by_subj": ">"})
 		if err != nil || d == nil {
 			return err
 		}

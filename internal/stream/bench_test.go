@@ -1,0 +1,109 @@
+package stream
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sync/errgroup"
+
+	"treecast/internal/events"
+)
+
+// benchmarkBucket starts a broker that listens and returns 256 MiB in objects of
+// the usual size, their names, and a bucket for them.
+func benchmarkBucket(b *testing.B) (*testServer, *Bucket, [][]byte, []events.Digest) {
+	b.Helper()
+	s, _ := newSite(b, func(o *server.Options) {
+		o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+		o.JetStreamMaxStore = 8 << 30
+	})
+	const n, size = 448, 585 << 10
+	bodies, digests := make([][]byte, n), make([]events.Digest, n)
+	for i := range bodies {
+		bodies[i] = body(i, size)
+		digests[i] = events.Sum(bodies[i])
+	}
+	b.SetBytes(n * size)
+	return s, openBucket(b, acquire(b, dial(b, s, "publisher"), "a"), Config{}), bodies, digests
+}
+
+// dial connects over TCP.
+func dial(tb testing.TB, s *testServer, name string) *Conn {
+	tb.Helper()
+	c, err := Connect(tb.Context(), ConnectOptions{URL: s.srv.ClientURL(), Name: name, Log: quiet()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Close)
+	return c
+}
+
+func putAll(tb testing.TB, bucket *Bucket, bodies [][]byte, digests []events.Digest) {
+	tb.Helper()
+	var g errgroup.Group
+	g.SetLimit(4)
+	for i, data := range bodies {
+		g.Go(func() error { return bucket.Put(tb.Context(), digests[i], data, false) })
+	}
+	if err := g.Wait(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	_, bucket, bodies, digests := benchmarkBucket(b)
+	for b.Loop() {
+		putAll(b, bucket, bodies, digests) // but for the first, each replaces one
+	}
+}
+
+func BenchmarkPutNew(b *testing.B) {
+	_, bucket, bodies, digests := benchmarkBucket(b)
+	for b.Loop() {
+		putAll(b, bucket, bodies, digests)
+		b.StopTimer()
+		for i := range digests { // as if they were others
+			digests[i][0]++
+		}
+		b.StartTimer()
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	_, bucket, bodies, digests := benchmarkBucket(b)
+	putAll(b, bucket, bodies, digests)
+	for b.Loop() {
+		if found, err := bucket.Lookup(b.Context(), digests); err != nil || len(found) != len(digests) {
+			b.Fatal(len(found), err)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	for name, nodes := range map[string]int{"1 node": 1, "3 nodes": 3} {
+		b.Run(name, func(b *testing.B) {
+			s, bucket, bodies, digests := benchmarkBucket(b)
+			putAll(b, bucket, bodies, digests)
+			conns := make([]*Conn, nodes)
+			for i := range conns {
+				conns[i] = dial(b, s, "node")
+			}
+			for b.Loop() {
+				var g errgroup.Group
+				var got atomic.Int64
+				for _, c := range conns {
+					g.Go(func() error {
+						return c.Bodies(site).Get(b.Context(), digests, func(_ int, data []byte, _ bool) error {
+							got.Add(int64(len(data)))
+							return nil
+						})
+					})
+				}
+				if err := g.Wait(); err != nil || got.Load() != int64(nodes*len(digests)*len(bodies[0])) {
+					b.Fatal(got.Load(), err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,172 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"treecast/internal/events"
+)
+
+// ErrNoOrphan reports data that [Bucket.Orphans] has not found.
+var ErrNoOrphan = errors.New("not an orphan")
+
+// Orphans calls fn with each NUID under which there is data of ours that no
+// object has: left by an upload, or a removal, that was cut short. bytes is the
+// data's size, newest when the last of it was stored.
+//
+// Under a lease it is proven first that nobody will ever name that data, so
+// that [Bucket.DeleteOrphan] is safe then, at any time. Without one an upload
+// that is under way looks like an orphan.
+func (b *Bucket) Orphans(ctx context.Context, fn func(nuid string, bytes int64, newest time.Time) error) error {
+	return failed("look for orphans", b.site, b.eachOrphan(ctx, fn))
+}
+
+// An upload is data without a meta.
+type upload struct {
+	name   string // of the object that it was meant for
+	bytes  int64
+	newest time.Time
+}
+
+func (b *Bucket) eachOrphan(ctx context.Context, fn func(nuid string, bytes int64, newest time.Time) error) error {
+	// The order matters: data first, then who may still come to name it, then
+	// the fence, which ends what is on its way, and last who does name it.
+	nuids, err := b.nuids(ctx)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	for nuid := range b.flying {
+		delete(nuids, nuid)
+	}
+	b.mu.Unlock()
+	if err := b.metas(ctx, func(m *meta) error {
+		if !m.info.Deleted {
+			delete(nuids, m.info.NUID)
+		}
+		return nil
+	}); err != nil || len(nuids) == 0 {
+		return err
+	}
+	if b.l != nil {
+		if err := b.refence(ctx); err != nil {
+			return err
+		}
+	}
+	uploads, err := b.uploads(ctx, nuids)
+	if err != nil {
+		return err
+	}
+	// What the list above has left out, since a replica lags or the list is of
+	// many pages, is found now: each name is looked up.
+	var names []string
+	asked := make(map[string]bool)
+	for _, u := range uploads {
+		if !asked[u.name] {
+			asked[u.name] = true
+			names = append(names, u.name)
+		}
+	}
+	if err := b.current(ctx, names, func(m *meta) {
+		if !m.info.Deleted {
+			delete(uploads, m.info.NUID)
+		}
+	}); err != nil {
+		return err
+	}
+	for nuid, u := range uploads {
+		if b.l != nil {
+			b.mu.Lock()
+			b.orphans[nuid] = true
+			b.mu.Unlock()
+		}
+		if err := fn(nuid, u.bytes, u.newest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nuids lists under what there is data. Of more than a page some may be left
+// out while others come and go.
+func (b *Bucket) nuids(ctx context.Context) (map[string]bool, error) {
+	nuids := make(map[string]bool)
+	prefix := dataSubject(b.site, "")
+	for offset := 0; ; {
+		var page struct {
+			Total int `json:"total"`
+			State struct {
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+		}
+		req := map[string]any{"subjects_filter": prefix + ">", "offset": offset}
+		if err := b.c.api(ctx, "STREAM.INFO."+bucketStream(b.site), req, &page); err != nil {
+			return nil, err
+		}
+		for subject := range page.State.Subjects {
+			if nuid := subject[min(len(prefix), len(subject)):]; nuid != bucketLease {
+				nuids[nuid] = true
+			}
+		}
+		offset += len(page.State.Subjects)
+		if len(page.State.Subjects) == 0 || offset >= page.Total {
+			return nuids, nil
+		}
+	}
+}
+
+// uploads reads what there is under nuids. Data that was not written by us is
+// left out: nobody knows where its object would be.
+func (b *Bucket) uploads(ctx context.Context, nuids map[string]bool) (map[string]upload, error) {
+	r, err := b.c.openDirect(ctx, bucketStream(b.site))
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	uploads := make(map[string]upload)
+	for nuid := range nuids {
+		var u upload
+		for next, more := uint64(1), true; more; {
+			next, more, err = r.read(directRequest{Seq: next, Next: dataSubject(b.site, nuid), Batch: directBatch, MaxBytes: directBytes},
+				func(d *Delivery) error {
+					u.name, u.newest = d.object, d.Time
+					u.bytes += int64(len(d.Payload))
+					return nil
+				})
+			if err != nil {
+				return nil, err
+			}
+		}
+		if _, err := events.ParseDigest(u.name); err == nil {
+			uploads[nuid] = u
+		}
+	}
+	return uploads, nil
+}
+
+// DeleteOrphan removes data that [Bucket.Orphans] of this Bucket has found;
+// other data it refuses with [ErrNoOrphan].
+func (b *Bucket) DeleteOrphan(ctx context.Context, nuid string) error {
+	return failed("delete an orphan", b.site, b.deleteOrphan(ctx, nuid))
+}
+
+func (b *Bucket) deleteOrphan(ctx context.Context, nuid string) error {
+	if err := b.writable(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	proven := b.orphans[nuid]
+	b.mu.Unlock()
+	if !proven {
+		return fmt.Errorf("%w: %q", ErrNoOrphan, nuid)
+	}
+	if err := b.purge(ctx, nuid); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	delete(b.orphans, nuid)
+	b.mu.Unlock()
+	return nil
+}
