@@ -1,4 +1,4 @@
-.PHONY: build test lint fuzz bench demo ci clean
+.PHONY: build test lint fuzz bench bench-large demo ci clean
 
 build: # the three commands, into bin/
 	mkdir -p bin
@@ -18,6 +18,9 @@ fuzz: # each decoder for FUZZTIME
 
 bench:
 	go test -run '^$$' -bench . ./...
+
+bench-large: # one file of 256 MiB to three nodes: treecast, rsync, copies; see bench/large
+	go run ./bench/large
 
 demo: # edit files in demo/a and see them arrive in demo/b, c and d
 	mkdir -p demo/a demo/b demo/c demo/d

@@ -368,7 +368,7 @@ func TestManyObjects(t *testing.T) {
 		if err := b.Objects(t.Context(), func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) != n {
 			t.Errorf("%d objects, %v", len(seen), err)
 		}
-		found, err := b.Lookup(t.Context(), append(digests, never, never))
+		found, err := b.Lookup(t.Context(), slices.Concat(digests, []events.Digest{never, never}))
 		if err != nil || len(found) != n {
 			t.Errorf("%d found, %v", len(found), err)
 		}

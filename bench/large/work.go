@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// workDir makes a directory of our own in parent, or if that is "" in memory
+// where that can be had.
+func workDir(parent string) (string, error) {
+	if parent == "" {
+		if dir, err := os.MkdirTemp("/dev/shm", "bench-large-"); err == nil {
+			return dir, nil
+		}
+	}
+	return os.MkdirTemp(parent, "bench-large-")
+}
+
+// removeAll removes dir for good: a process of a daemon that was just stopped
+// may write a last file.
+func removeAll(dir string) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if err := os.RemoveAll(dir); err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// enoughSpace refuses a file that would fill the file system: a node has its old
+// and its new version, and a trash, the source has a copy, the broker has two
+// versions or more.
+func enoughSpace(dir string, sizeBytes int64, nodes int) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	free := int64(disk.Bavail) * disk.Bsize //nolint:gosec // a disk's size fits
+	if need := sizeBytes * int64(3*nodes+8); free < need {
+		return fmt.Errorf("%s has %v free, and %v may be needed: see --work, --size, --nodes", dir, byteSize(free), byteSize(need))
+	}
+	return nil
+}
+
+// flush writes out what is still to be written of dir's file system, so that no
+// step pays for the one before.
+func flush(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// fileSystem names the file system that dir is on; see statfs(2).
+func fileSystem(dir string) (string, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return "", err
+	}
+	switch magic := uint32(disk.Type); magic { //nolint:gosec // magic numbers have 32 bits
+	case unix.TMPFS_MAGIC:
+		return "tmpfs", nil
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4", nil // or ext2, ext3
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs", nil
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs", nil
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlayfs", nil
+	default:
+		return fmt.Sprintf("a file system %#x", magic), nil
+	}
+}
+
+func cpus() int { return runtime.NumCPU() }
