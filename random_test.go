@@ -157,12 +157,12 @@ func (w *worker) name() string {
 
 func (w *worker) body() []byte {
 	size := w.rand.IntN(4096)
-	switch w.rand.IntN(240) {
-	case 0, 1: // in chunks
-		size = w.rand.IntN(6 << 20)
-	case 2:
+	switch n := w.rand.IntN(1000); {
+	case n < 2:
 		size = w.rand.IntN(64 << 20)
-	case 3, 4, 5, 6, 7, 8, 9, 10, 11, 12:
+	case n < 10: // in chunks
+		size = w.rand.IntN(6 << 20)
+	case n < 50:
 		size = w.rand.IntN(400_000)
 	}
 	b := make([]byte, size)
