@@ -105,6 +105,7 @@ func (f *follower) arrive(ctx context.Context, j *fetchJob) error {
 	start := time.Now()
 	n, err := f.apply(ctx, []*item{it}, nil)
 	if err == nil && n > 0 {
+		f.retryAt = time.Now() // something may be held behind it
 		f.Log.Info("body applied", "path", strconv.Quote(it.entry.Path.String()), "seq", it.delivery.Seq, "bytes", it.entry.Size,
 			"elapsed", time.Since(start))
 	}

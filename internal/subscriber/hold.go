@@ -41,9 +41,13 @@ func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) {
 }
 
 // Blocks reports whether something held must be applied before e, of the
-// message seq, can be.
+// message seq, can be: its kin, and what was renamed from where e would take the
+// bytes away, so that a renamed file is never gone under both names.
 func (h *holdings) Blocks(seq uint64, e *events.Entry) bool {
-	return slices.ContainsFunc(h.list, func(x hold) bool { return x.delivery.Seq < seq && events.Ordered(&x.entry, e) })
+	return slices.ContainsFunc(h.list, func(x hold) bool {
+		from := x.entry.From
+		return x.delivery.Seq < seq && (events.Ordered(&x.entry, e) || from != nil && e.Kind != events.Dir && from.Within(e.Path))
+	})
 }
 
 // Supersede drops what is held of path from before the message seq, since a

@@ -18,6 +18,31 @@ func entry(t *testing.T, path string, kind events.Kind) events.Entry {
 	return events.Entry{Path: p, Kind: kind}
 }
 
+// TestARenamedFileKeepsItsOldName: while a large body is fetched, what it was
+// renamed from must not go.
+func TestARenamedFileKeepsItsOldName(t *testing.T) {
+	var h holdings
+	renamed := entry(t, "new", events.File)
+	from := entry(t, "d/old", events.Tombstone)
+	renamed.From = &from.Path
+	h.Add(stream.Delivery{Seq: 5}, renamed, errFetching)
+	for path, want := range map[string]bool{"d/old": true, "d": true, "d/older": false, "e": false} {
+		e := entry(t, path, events.Tombstone)
+		if got := h.Blocks(6, &e); got != want {
+			t.Errorf("tombstone of %s: blocked %v", path, got)
+		}
+		if h.Blocks(4, &e) {
+			t.Errorf("tombstone of %s from before: blocked", path)
+		}
+	}
+	if dir := entry(t, "d", events.Dir); h.Blocks(6, &dir) {
+		t.Error("a directory takes nothing away")
+	}
+	if !h.Release(5) || h.Release(5) || h.Blocks(6, &from) {
+		t.Error("not released")
+	}
+}
+
 // TestHoldingsKeepTheWatermarkBelow: what is held comes again after a crash.
 func TestHoldingsKeepTheWatermarkBelow(t *testing.T) {
 	var h holdings
