@@ -33,13 +33,7 @@ type Fetcher interface {
 // that the list does not lead to the digest: permanent.
 func (t *Tree) StageChunks(ctx context.Context, e *events.Entry, list events.ChunkList, fetch Fetcher) (*Staged, error) {
 	s := &Staged{t: t, e: e, list: list}
-	err := ctx.Err()
-	if err == nil && t.tmp == nil {
-		err = ErrReadOnly
-	}
-	if err == nil {
-		err = checkEntry(e)
-	}
+	err := t.stageable(ctx, e)
 	if err == nil {
 		err = checkList(e, list)
 	}

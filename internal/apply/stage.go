@@ -63,13 +63,7 @@ func (s *Staged) Discard() {
 // payload is bad. After an error nothing is left behind.
 func (t *Tree) Stage(ctx context.Context, e *events.Entry, payload []byte) (*Staged, error) {
 	s := &Staged{t: t, e: e, payload: payload}
-	err := ctx.Err()
-	if err == nil && t.tmp == nil {
-		err = ErrReadOnly
-	}
-	if err == nil {
-		err = checkEntry(e)
-	}
+	err := t.stageable(ctx, e)
 	if err == nil {
 		err = s.stage()
 	}
@@ -77,6 +71,17 @@ func (t *Tree) Stage(ctx context.Context, e *events.Entry, payload []byte) (*Sta
 		return nil, step("stage", e.Path, err)
 	}
 	return s, nil
+}
+
+// stageable says what keeps e from being staged at all.
+func (t *Tree) stageable(ctx context.Context, e *events.Entry) error {
+	switch err := ctx.Err(); {
+	case err != nil:
+		return err
+	case t.tmp == nil:
+		return ErrReadOnly
+	}
+	return checkEntry(e)
 }
 
 // checkEntry refuses what [events.Decode] would not have made.

@@ -46,6 +46,15 @@ type record struct {
 	uncertain    bool // a publish of it ended without an answer
 }
 
+// averageFor is [events.AverageFor] for a new version of r, which is nil if there
+// is none yet.
+func (r *record) averageFor(size int64) uint32 {
+	if r == nil {
+		return events.AverageFor(size, 0)
+	}
+	return events.AverageFor(size, r.average)
+}
+
 func newIndex() *index {
 	return &index{names: map[string]uint16{"": 0}, list: []string{""}, bodies: map[events.Digest]events.Path{}}
 }

@@ -70,11 +70,7 @@ func (p *Publisher) digest(ctx context.Context, e events.Entry, r *record) (sour
 		m, _, err := p.src.Read(e.Path, nil)
 		return m, err
 	}
-	was := uint32(0)
-	if r != nil {
-		was = r.average
-	}
-	m, _, err := p.src.Chunk(ctx, e.Path, events.AverageFor(e.Size, was), func(context.Context, source.Piece) error { return nil })
+	m, _, err := p.src.Chunk(ctx, e.Path, r.averageFor(e.Size), func(context.Context, source.Piece) error { return nil })
 	return m, err
 }
 

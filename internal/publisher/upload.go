@@ -70,13 +70,9 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 		}
 		before.cancel()
 	}
-	was := uint32(0)
-	if r := u.s.index.Get(path); r != nil {
-		was = r.average
-	}
 	ctx, cancel := context.WithCancel(u.ctx)
 	j := &upload{
-		change: c, average: events.AverageFor(c.meta.Entry.Size, was), mend: mend, cancel: cancel, ended: make(chan struct{}),
+		change: c, average: u.s.index.Get(path).averageFor(c.meta.Entry.Size), mend: mend, cancel: cancel, ended: make(chan struct{}),
 	}
 	u.jobs[path] = j
 	u.g.Go(func() error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 
 	"treecast/internal/apply"
 	"treecast/internal/events"
@@ -38,7 +37,6 @@ func (b *bodies) Fetch(ctx context.Context, chunks []events.Chunk, got func(even
 
 // get is Bodies.Get, with a second try for what fn finds to be altered.
 func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int, data []byte, compressed bool) error) error {
-	var mu sync.Mutex
 	var bad []events.Digest
 	from := b.conn.Bodies(b.Site)
 	place := make(map[events.Digest]int, len(digests))
@@ -52,9 +50,7 @@ func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int
 		err = from.Get(ctx, left, func(i int, data []byte, compressed bool) error {
 			err := fn(place[left[i]], data, compressed)
 			if errors.Is(err, events.ErrDigest) || errors.Is(err, events.ErrFrame) {
-				mu.Lock()
-				bad = append(bad, left[i])
-				mu.Unlock()
+				bad = append(bad, left[i]) // fn has one caller at a time
 				return nil
 			}
 			return err
