@@ -201,7 +201,7 @@ func TestBucketIsAnObjectStore(t *testing.T) {
 		t.Errorf("list of %d, %v", len(list), err)
 	}
 	seen := map[events.Digest]bool{}
-	if err := b.Objects(t.Context(), func(o Object) error {
+	if err := b.Objects(t.Context(), nil, func(o Object) error {
 		seen[o.Digest] = true
 		if o.Compressed != (o.Digest == d) {
 			t.Errorf("%+v", o)
@@ -365,7 +365,7 @@ func TestManyObjects(t *testing.T) {
 	never := events.Sum([]byte("never stored"))
 	for _, b := range []*Bucket{b, read} {
 		seen := map[events.Digest]bool{}
-		if err := b.Objects(t.Context(), func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) != n {
+		if err := b.Objects(t.Context(), nil, func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) != n {
 			t.Errorf("%d objects, %v", len(seen), err)
 		}
 		found, err := b.Lookup(t.Context(), slices.Concat(digests, []events.Digest{never, never}))
@@ -373,7 +373,7 @@ func TestManyObjects(t *testing.T) {
 			t.Errorf("%d found, %v", len(found), err)
 		}
 		stop := errors.New("enough")
-		want(t, b.Objects(t.Context(), func(Object) error { return stop }), stop)
+		want(t, b.Objects(t.Context(), nil, func(Object) error { return stop }), stop)
 	}
 	if got, err := get(t, s.connect("b"), digests...); err != nil || len(got) != n {
 		t.Errorf("got %d, %v", len(got), err)
@@ -432,7 +432,7 @@ func TestDelete(t *testing.T) {
 	if err != nil || msg.Header.Get(jetstream.MsgTTLHeader) != "3600" && msg.Header.Get(jetstream.MsgTTLHeader) != "1h0m0s" {
 		t.Errorf("what says that it was deleted stays: %v, %v", msg, err)
 	}
-	if err := b.Objects(t.Context(), func(o Object) error {
+	if err := b.Objects(t.Context(), nil, func(o Object) error {
 		if o.Digest == d {
 			t.Error("it is still listed")
 		}
@@ -487,7 +487,7 @@ func TestInterruptedPut(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects := 0
-	if err := b.Objects(t.Context(), func(o Object) error {
+	if err := b.Objects(t.Context(), nil, func(o Object) error {
 		objects++
 		if got, err := get(t, l.c, o.Digest); err != nil || events.Sum(got[0]) != o.Digest {
 			t.Errorf("%d bytes, %v", len(got[0]), err)

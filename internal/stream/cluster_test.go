@@ -171,7 +171,7 @@ func testReplicatedBucket(t *testing.T, servers []*testServer, l *Lease) {
 		t.Error(err)
 	}
 	seen := map[events.Digest]bool{}
-	if err := b.Objects(t.Context(), func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) < len(digests)/2 {
+	if err := b.Objects(t.Context(), nil, func(o Object) error { seen[o.Digest] = true; return nil }); err != nil || len(seen) < len(digests)/2 {
 		t.Errorf("%d objects, %v", len(seen), err)
 	}
 	for i, s := range servers {

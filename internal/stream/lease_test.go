@@ -132,3 +132,23 @@ func TestLeaseOutlivesTheServer(t *testing.T) {
 	_, err = other.Acquire(ctx, site, Holder{Host: "b"}, true)
 	want(t, err, context.Canceled)
 }
+
+// After a publish whose outcome is unknown, Settle moves the fence on, so that
+// the message cannot land any more; otherwise it writes nothing.
+func TestSettle(t *testing.T) {
+	_, l, _ := newBucketSite(t, Config{})
+	seq, fence := l.LastSeq(), l.fence
+	if err := l.Settle(t.Context()); err != nil || l.LastSeq() != seq {
+		t.Fatalf("%v, from %d to %d", err, seq, l.LastSeq())
+	}
+	l.mu.Lock()
+	l.unsure = true
+	l.mu.Unlock()
+	if err := l.Settle(t.Context()); err != nil || l.fence == fence {
+		t.Fatalf("%v, the fence is %d as before", err, l.fence)
+	}
+	l.finish(ErrReleased)
+	if err := l.Settle(t.Context()); !errors.Is(err, ErrReleased) {
+		t.Fatal(err)
+	}
+}

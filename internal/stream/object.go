@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -190,61 +193,84 @@ func lastMetas(r *directReader, site events.Site, subjects []string) ([]meta, er
 	return metas, nil
 }
 
-// Objects calls fn with every object of the bucket. One that is written while
-// this runs may be seen twice, as it was and as it is, and one that is deleted
-// may still be seen: [Bucket.SetUnnamed] and [Bucket.Delete] look again, and
-// whether to rely on one is for [Bucket.Lookup] to say. After an error, fn's
-// or the bucket's, what fn was told is not all.
+// Objects calls fn with the bucket's objects, but for those that skip, if not
+// nil, reports true of; what is put or deleted while this runs may be left out,
+// or be seen as it was. [Bucket.SetUnnamed] and [Bucket.Delete] look again, and
+// whether to rely on an object is for [Bucket.Lookup] to say. After an error,
+// fn's or the bucket's, what fn was told is not all.
 //
-// The server reads nearly all of the bucket from its disk for it.
-func (b *Bucket) Objects(ctx context.Context, fn func(Object) error) error {
-	return failed("list bodies", b.site, b.metas(ctx, func(m *meta) error {
-		if o, ok := m.object(); ok {
-			return fn(o)
-		}
-		return nil
-	}))
+// The names come from the server's memory; only of objects that are not skipped
+// something is read from its disk.
+func (b *Bucket) Objects(ctx context.Context, skip func(events.Digest) bool, fn func(Object) error) error {
+	return failed("list bodies", b.site, b.objects(ctx, skip, fn))
 }
 
-// metas reads every meta. As in a snapshot, the end of a bucket with replicas
-// is read from the leader.
-func (b *Bucket) metas(ctx context.Context, fn func(*meta) error) error {
-	if b.l != nil {
-		if err := b.settle(ctx); err != nil {
-			return err
+func (b *Bucket) objects(ctx context.Context, skip func(events.Digest) bool, fn func(Object) error) error {
+	var names []string
+	if err := b.subjects(ctx, metaSubject(b.site, ""), func(encoded string) {
+		name, err := base64.URLEncoding.DecodeString(encoded)
+		if err != nil {
+			return
 		}
-	}
-	r, err := b.c.openDirect(ctx, bucketStream(b.site))
-	if err != nil {
+		if d, err := events.ParseDigest(string(name)); err == nil && (skip == nil || !skip(d)) {
+			names = append(names, string(name))
+		}
+	}); err != nil {
 		return err
 	}
-	defer r.close()
-	take := func(d *Delivery) error {
-		m, ok := parseMeta(b.site, d)
-		if !ok {
-			b.c.logOnce("the bucket has what is no object", fmt.Errorf("%w: message %d", errNotStored, d.Seq))
-			return nil
-		}
-		return fn(&m)
-	}
-	next := uint64(1)
-	for more := true; more; {
-		next, more, err = r.read(directRequest{Seq: next, Next: metaSubjects(b.site), Batch: directBatch, MaxBytes: directBytes}, take)
-		if err != nil {
+	for page := range slices.Chunk(names, lookupNames-1) {
+		var objects []Object
+		if err := b.current(ctx, page, func(m *meta) {
+			if o, ok := m.object(); ok {
+				objects = append(objects, o)
+			}
+		}); err != nil {
 			return err
 		}
-	}
-	for b.serial {
-		d, err := b.c.leaderGet(ctx, bucketStream(b.site), map[string]any{"seq": next, "next_by_subj": metaSubjects(b.site)})
-		if err != nil || d == nil {
-			return err
-		}
-		next = d.Seq + 1
-		if err := take(d); err != nil {
-			return err
+		for _, o := range objects {
+			if err := fn(o); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// subjects calls fn with what follows prefix in each of the bucket's subjects.
+// Of more than a page some may be left out while others come and go.
+func (b *Bucket) subjects(ctx context.Context, prefix string, fn func(rest string)) error {
+	for offset := 0; ; {
+		page, err := b.subjectPage(ctx, prefix, offset)
+		if err != nil {
+			return err
+		}
+		for subject := range page.State.Subjects {
+			fn(strings.TrimPrefix(subject, prefix))
+		}
+		offset += len(page.State.Subjects)
+		if len(page.State.Subjects) == 0 || offset >= page.Total {
+			return nil
+		}
+	}
+}
+
+// countSubjects counts what subjects lists.
+func (b *Bucket) countSubjects(ctx context.Context, prefix string) (int, error) {
+	page, err := b.subjectPage(ctx, prefix, math.MaxInt32) // beyond the last: the total alone
+	return page.Total, err
+}
+
+type subjectPage struct {
+	Total int `json:"total"`
+	State struct {
+		Subjects map[string]uint64 `json:"subjects"`
+	} `json:"state"`
+}
+
+func (b *Bucket) subjectPage(ctx context.Context, prefix string, offset int) (page subjectPage, err error) {
+	req := map[string]any{"subjects_filter": prefix + ">", "offset": offset}
+	err = b.c.api(ctx, "STREAM.INFO."+bucketStream(b.site), req, &page)
+	return page, err
 }
 
 // ErrChanged reports an object that is not any more what the caller has read:

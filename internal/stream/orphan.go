@@ -33,6 +33,9 @@ type upload struct {
 func (b *Bucket) eachOrphan(ctx context.Context, fn func(nuid string, bytes int64, newest time.Time) error) error {
 	// The order matters: data first, then who may still come to name it, then
 	// the fence, which ends what is on its way, and last who does name it.
+	if n, err := b.surplus(ctx); err != nil || n <= 0 {
+		return err
+	}
 	nuids, err := b.nuids(ctx)
 	if err != nil {
 		return err
@@ -89,32 +92,66 @@ func (b *Bucket) eachOrphan(ctx context.Context, fn func(nuid string, bytes int6
 	return nil
 }
 
-// nuids lists under what there is data. Of more than a page some may be left
-// out while others come and go.
+// surplus is by how much there is more data than names.
+func (b *Bucket) surplus(ctx context.Context) (int, error) {
+	data, err := b.countSubjects(ctx, dataSubject(b.site, ""))
+	if err != nil {
+		return 0, err
+	}
+	metas, err := b.countSubjects(ctx, metaSubject(b.site, ""))
+	return data - 1 - metas, err // one is the bucket's lease
+}
+
+// nuids lists under what there is data.
 func (b *Bucket) nuids(ctx context.Context) (map[string]bool, error) {
 	nuids := make(map[string]bool)
-	prefix := dataSubject(b.site, "")
-	for offset := 0; ; {
-		var page struct {
-			Total int `json:"total"`
-			State struct {
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
+	err := b.subjects(ctx, dataSubject(b.site, ""), func(nuid string) {
+		if nuid != bucketLease {
+			nuids[nuid] = true
 		}
-		req := map[string]any{"subjects_filter": prefix + ">", "offset": offset}
-		if err := b.c.api(ctx, "STREAM.INFO."+bucketStream(b.site), req, &page); err != nil {
-			return nil, err
-		}
-		for subject := range page.State.Subjects {
-			if nuid := subject[min(len(prefix), len(subject)):]; nuid != bucketLease {
-				nuids[nuid] = true
-			}
-		}
-		offset += len(page.State.Subjects)
-		if len(page.State.Subjects) == 0 || offset >= page.Total {
-			return nuids, nil
+	})
+	return nuids, err
+}
+
+// metas reads every meta. As in a snapshot, the end of a bucket with replicas
+// is read from the leader.
+func (b *Bucket) metas(ctx context.Context, fn func(*meta) error) error {
+	if b.l != nil {
+		if err := b.settle(ctx); err != nil {
+			return err
 		}
 	}
+	r, err := b.c.openDirect(ctx, bucketStream(b.site))
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	take := func(d *Delivery) error {
+		m, ok := parseMeta(b.site, d)
+		if !ok {
+			b.c.logOnce("the bucket has what is no object", fmt.Errorf("%w: message %d", errNotStored, d.Seq))
+			return nil
+		}
+		return fn(&m)
+	}
+	next := uint64(1)
+	for more := true; more; {
+		next, more, err = r.read(directRequest{Seq: next, Next: metaSubjects(b.site), Batch: directBatch, MaxBytes: directBytes}, take)
+		if err != nil {
+			return err
+		}
+	}
+	for b.serial {
+		d, err := b.c.leaderGet(ctx, bucketStream(b.site), map[string]any{"seq": next, "next_by_subj": metaSubjects(b.site)})
+		if err != nil || d == nil {
+			return err
+		}
+		next = d.Seq + 1
+		if err := take(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // uploads reads what there is under nuids. Data that was not written by us is

@@ -68,6 +68,19 @@ func (l *Lease) Publish(ctx context.Context, msgs []Message) []error {
 	return p.errs
 }
 
+// Settle returns nil once nothing that was published under the lease before the
+// call is still on its way: what is not stored then, never will be. Errors are
+// those of [Lease.Publish].
+func (l *Lease) Settle(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.over()
+	if err == nil && l.unsure {
+		err = l.renew(ctx)
+	}
+	return failed("settle", l.site, err)
+}
+
 // renew moves the fence on after an unknown outcome: what is still on its way
 // (in a socket of a former connection, say) expects the old lease and is
 // refused, so that it cannot land on top of what follows.

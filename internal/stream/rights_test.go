@@ -71,11 +71,11 @@ func TestBucketUnderTheExamplesRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := read.Objects(t.Context(), func(Object) error { return nil }); err != nil {
+	if err := read.Objects(t.Context(), nil, func(Object) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	b.serial = true // reads the end from the leader
-	if err := b.Objects(t.Context(), func(Object) error { return nil }); err != nil {
+	if err := b.Objects(t.Context(), nil, func(Object) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	b.serial = false
