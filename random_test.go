@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -57,7 +58,8 @@ func TestRandomWork(t *testing.T) {
 			c.must(t, c.stop("c", syscall.SIGKILL))
 			c.must(t, c.stop("publisher", syscall.SIGKILL))
 		case at(i, 5):
-			c.must(t, c.publisher("--confirm-delete")) // half of so small a tree may well be gone
+			// Half of so small a tree may well be gone; and the bucket is cleaned at once.
+			c.must(t, c.publisher("--confirm-delete", "--gc-grace", "1ms"))
 			c.must(t, c.node("c"))
 		case at(i, 6):
 			c.must(t, c.judge(nil))
@@ -68,6 +70,16 @@ func TestRandomWork(t *testing.T) {
 		}
 	}
 	c.must(t, c.judge(nil))
+	c.must(t, c.await("a clean bucket", func() error {
+		out, err := exec.Command("publisher", "gc", "--dry-run", "--nats", c.url).CombinedOutput()
+		if err == nil && string(out) != "0 objects, 0 bytes\n" {
+			err = errors.New("not clean")
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return err
+	}))
 	t.Log(w.counts)
 }
 

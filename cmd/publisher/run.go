@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"treecast/internal/cli"
+	"treecast/internal/events"
 	"treecast/internal/publisher"
 	"treecast/internal/source"
 	"treecast/internal/stream"
@@ -30,6 +31,7 @@ type command struct {
 
 	Run    struct{} `cmd:"" default:"1" help:"Publish until stopped (the default)."`
 	Scan   scan     `cmd:"" help:"Tell what a run would publish."`
+	GC     gc       `cmd:"" name:"gc" help:"Tell what the bucket of large bodies has that no file needs any more."`
 	Status struct{} `cmd:"" help:"Tell who is behind: exit 0 all current, 1 someone behind, 2 no answer."`
 }
 
@@ -53,11 +55,16 @@ type Publishing struct {
 	Replicas      int           `help:"Copies of the stream in a cluster, when it is made." default:"1"`
 	MaxBytes      int64         `help:"Limit of the stream's size; none by default." default:"-1" placeholder:"BYTES"`
 	BucketBytes   int64         `help:"Limit of the size of the bucket of large bodies; none by default." default:"-1" placeholder:"BYTES"`
+	GCGrace       time.Duration `name:"gc-grace" help:"How long the bucket keeps what no file needs any more." default:"24h"`
 	TombstoneTTL  time.Duration `name:"tombstone-ttl" help:"How long a deletion is kept for nodes that are down." default:"720h"`
 }
 
 type scan struct {
 	DryRun bool `help:"Change nothing; a scan never does." required:""`
+}
+
+type gc struct {
+	DryRun bool `help:"Change nothing; the running publisher removes it after --gc-grace." required:""`
 }
 
 // run is the program.
@@ -77,10 +84,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	o := publisher.Options{
 		Site: site, Root: c.Root, Specials: c.Specials, NumericIDs: c.NumericIDs, Takeover: c.Takeover,
-		ConfirmDelete: c.ConfirmDelete, ScanInterval: c.ScanInterval, Nodes: c.Nodes,
+		ConfirmDelete: c.ConfirmDelete, ScanInterval: c.ScanInterval, GCGrace: c.GCGrace, Nodes: c.Nodes,
 		Stream:   stream.Config{Replicas: c.Replicas, MaxBytes: c.MaxBytes, BucketBytes: c.BucketBytes, TombstoneTTL: c.TombstoneTTL},
 		Log:      log,
 		Progress: cli.Progress(stderr, "publishing"),
+	}
+	if k.Command() == "gc" {
+		return listGarbage(ctx, to, site, c.GCGrace, stdout)
 	}
 	if err := cli.CheckRoot(c.Root, "which directory is to be published?"); err != nil {
 		return err
@@ -88,7 +98,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.Filter, err = c.filter(); err != nil {
 		return err
 	}
-	conn, err := stream.Connect(ctx, to)
+	connect := stream.Connect
+	if k.Command() != "run" {
+		connect = cli.Ask
+	}
+	conn, err := connect(ctx, to)
 	if err != nil {
 		return err
 	}
@@ -134,5 +148,31 @@ func dryRun(ctx context.Context, conn *stream.Conn, o publisher.Options, stdout 
 		fmt.Fprintln(stdout, item)
 	})
 	log.Info("scanned", "site", o.Site, "path", o.Root, "entries", n)
+	return err
+}
+
+// listGarbage prints what no file needs any more, a line an object, and what
+// they are together.
+func listGarbage(ctx context.Context, to stream.ConnectOptions, site events.Site, grace time.Duration, stdout io.Writer) error {
+	conn, err := cli.Ask(ctx, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	objects, bytes := 0, int64(0)
+	err = publisher.FindGarbage(ctx, conn, site, func(g publisher.Garbage) {
+		objects, bytes = objects+1, bytes+g.Bytes
+		state := "not marked yet"
+		switch {
+		case g.Orphan:
+			state = "of an interrupted upload"
+		case !g.Unnamed.IsZero():
+			state = "until " + g.Unnamed.Add(grace).Format(time.RFC3339)
+		}
+		fmt.Fprintf(stdout, "%s %d bytes, stored %s, %s\n", g.Name, g.Bytes, g.Stored.Format(time.RFC3339), state)
+	})
+	if err == nil {
+		fmt.Fprintf(stdout, "%d objects, %d bytes\n", objects, bytes)
+	}
 	return err
 }

@@ -85,7 +85,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.Protect, err = source.NewFilter(append(source.DefaultRules(), c.Protect...)...); err != nil {
 		return fmt.Errorf("--protect: %w", err)
 	}
-	conn, err := stream.Connect(ctx, to)
+	connect := stream.Connect
+	if k.Command() != "run" {
+		connect = cli.Ask
+	}
+	conn, err := connect(ctx, to)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"treecast/internal/events"
 	"treecast/internal/stream"
@@ -38,6 +40,21 @@ type Connection struct {
 	TLSCA        string `name:"tls-ca" help:"CA certificates that the broker's must be signed by." placeholder:"FILE"`
 	TLSCert      string `name:"tls-cert" help:"Our certificate." placeholder:"FILE"`
 	TLSKey       string `name:"tls-key" help:"Our certificate's key." placeholder:"FILE"`
+}
+
+// askPatience is how long a command that asks something waits for a broker.
+const askPatience = 10 * time.Second
+
+// Ask connects for a command that ends by itself: unlike a service it does not
+// wait for a broker for ever.
+func Ask(ctx context.Context, to stream.ConnectOptions) (*stream.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askPatience, fmt.Errorf("no broker answered at %s in %s; is --nats right?", to.URL, askPatience))
+	defer cancel()
+	conn, err := stream.Connect(ctx, to)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return conn, err
 }
 
 // Options checks the flags and returns them for [stream.Connect]. The

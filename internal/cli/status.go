@@ -15,8 +15,8 @@ import (
 	"treecast/internal/subscriber"
 )
 
-// statusPatience is how long a status waits for a broker.
-const statusPatience = 10 * time.Second
+// statusPatience is how long a status may take.
+const statusPatience = 20 * time.Second
 
 // Status prints the source and a row for each node, of one node only if it is
 // named. The error tells the exit code: nil where all are current, 1 where
@@ -25,7 +25,7 @@ const statusPatience = 10 * time.Second
 func Status(ctx context.Context, to stream.ConnectOptions, site events.Site, node string, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	conn, err := stream.Connect(ctx, to)
+	conn, err := Ask(ctx, to)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	Takeover      bool          // although another publisher lives
 	ConfirmDelete bool          // the first scan may delete most of the tree
 	ScanInterval  time.Duration // between full scans; 10 minutes
+	GCGrace       time.Duration // how long the bucket keeps what no entry names any more; 24 hours
 	Nodes         []string      // whose consumers are made beforehand
 	Stream        stream.Config
 	Log           *slog.Logger
@@ -148,6 +149,9 @@ func pause(ctx context.Context, d time.Duration) error {
 func open(conn *stream.Conn, o *Options) (*Publisher, error) {
 	if o.ScanInterval <= 0 {
 		o.ScanInterval = defaultScanInterval
+	}
+	if o.GCGrace <= 0 {
+		o.GCGrace = defaultGrace
 	}
 	src, err := source.Open(source.Options{Root: o.Root, Filter: o.Filter, Specials: o.Specials, Nameless: o.NumericIDs, Log: o.Log})
 	if err != nil {

@@ -232,6 +232,9 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 	}
 	err := s.send(ctx, messages, n, func(i int) (*events.Entry, task) { return &of[i].entry, of[i].change.task })
 	for _, out := range of {
+		if out.unread {
+			s.collection.pins.Moved()
+		}
 		if out.unread && err == nil {
 			s.uploads.Start(out.change, nil)
 		}
@@ -338,6 +341,9 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 	for i, err := range s.lease.Publish(ctx, messages) {
 		e, t := entry(i)
 		if err == nil {
+			if r := s.index.Get(e.Path); r != nil && r.average != 0 {
+				s.collection.Stir()
+			}
 			s.index.Put(e)
 			n.entries++
 			n.bytes += int64(len(messages[i].Payload))

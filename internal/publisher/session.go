@@ -31,6 +31,7 @@ type session struct {
 	told       int       // version of the report whose counts were logged
 	unsent     map[events.Path]shape
 	uploads    *uploads
+	collection *collection
 }
 
 // begin makes a missing stream, takes the lease and reads the snapshot, in
@@ -127,6 +128,7 @@ func (s *session) run(ctx context.Context) error {
 		return s.transient(ctx, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	s.collection = newCollection(s, bucket)
 	s.uploads = newUploads(ctx, s, bucket, g)
 	stop, err := s.lease.Wants(func(w stream.Want) {
 		select {
@@ -139,6 +141,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer stop()
 	g.Go(func() error { return s.rounds(ctx) })
+	g.Go(func() error { return s.collection.run(ctx) })
 	return g.Wait()
 }
 
@@ -292,7 +295,8 @@ func (s *session) halt(err error) {
 // The longest wait between two looks at a path that cannot be published.
 const (
 	longestRetry = 5 * time.Second
-	longestBusy  = time.Second // a writer has it open
+	longestBusy  = time.Second      // a writer has it open
+	longestFull  = 30 * time.Second // the bucket has no room; to find that out the file is read
 )
 
 // giveUp is the number of attempts after which a path that moves under every
@@ -323,12 +327,15 @@ func (s *session) retryRead(c change, err error) {
 		s.withhold(c)
 		s.dirty.Retry(c.task, longestBusy)
 	default:
-		step := "read"
+		step, longest := "read", longestRetry
 		if c.meta.Entry.Size > events.MaxInlineBytes {
 			step = "upload"
 		}
+		if errors.Is(err, stream.ErrFull) {
+			longest = longestFull
+		}
 		s.report.Failed(step, path.String(), err, unpublished)
 		s.withhold(c)
-		s.dirty.Retry(c.task, longestRetry)
+		s.dirty.Retry(c.task, longest)
 	}
 }

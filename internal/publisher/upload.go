@@ -40,6 +40,7 @@ type upload struct {
 	change  change
 	average uint32
 	mend    []events.Digest // chunks that a node could not use: looked at, and stored anew
+	pinned  pinned
 	cancel  context.CancelFunc
 	ended   chan struct{}
 
@@ -123,9 +124,16 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 		func(data []byte, _ bool) bool { return slices.Equal(data, j.packed.Object) })
 }
 
+// keepFull is how long what an upload has stored that found no more room is kept
+// from what makes room, for the next attempt.
+const keepFull = 2 * longestFull
+
 // store puts one object where the bucket lacks it, or, if a node could not use
 // it, where it is not good.
 func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack func() ([]byte, bool), good func([]byte, bool) bool) error {
+	if err := u.s.collection.pins.Pin(ctx, &j.pinned, name); err != nil {
+		return err
+	}
 	there := false
 	if slices.Contains(j.mend, name) {
 		err := u.s.conn.Bodies(u.s.Site).Get(ctx, []events.Digest{name}, func(_ int, data []byte, compressed bool) error {
@@ -140,7 +148,12 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 		if err != nil {
 			return err
 		}
-		_, there = have[name]
+		var o stream.Object
+		if o, there = have[name]; there && !o.Unnamed.IsZero() {
+			if err := u.bucket.SetUnnamed(ctx, o, time.Time{}); err != nil && !errors.Is(err, stream.ErrChanged) {
+				return err // changed by another upload, which pins it too
+			}
+		}
 	}
 	if there {
 		return nil
@@ -152,6 +165,11 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 // uploaded publishes the entry of an upload that has ended, or puts its path back.
 func (s *session) uploaded(ctx context.Context, j *upload) error {
 	path := j.change.meta.Entry.Path
+	keep := time.Duration(0)
+	defer func() { s.collection.pins.Release(&j.pinned, keep) }()
+	if j.err != nil {
+		s.collection.Stir() // what it stored has no name
+	}
 	if s.uploads.jobs[path] != j {
 		return nil // a newer state of it is under way
 	}
@@ -164,6 +182,9 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		return errors.Join(errAgain, j.err)
 	case errors.Is(j.err, stream.ErrFenced):
 		return j.err
+	case errors.Is(j.err, stream.ErrFull):
+		keep = keepFull
+		s.collection.MakeRoom()
 	case j.err == nil:
 		out.entry.Epoch, out.entry.List = s.lease.Epoch(), j.packed.Digest
 		if from, ok := s.index.WithBody(out.entry.Digest); ok && from != path {

@@ -281,6 +281,7 @@ func (b *Bucket) fenced(ctx context.Context, subject string, body []byte, ttl ti
 	if ttl > 0 {
 		h[jetstream.MsgTTLHeader] = []string{ttl.String()}
 	}
+	caller := ctx
 	ctx, done := b.c.guard(ctx, ackTimeout, exactly(subject))
 	defer done()
 	ack, err := b.c.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: h, Data: body},
@@ -297,6 +298,8 @@ func (b *Bucket) fenced(ctx context.Context, subject string, body []byte, ttl ti
 		b.mu.Lock()
 		b.acked = max(b.acked, seq)
 		b.mu.Unlock()
+	case caller.Err() != nil: // then err may be what ended that: not about this message
+		err = b.unknown(err)
 	case apiCode(err) == codeWrongLast:
 		err = errRefused
 	case apiCode(err) != 0, errors.Is(err, ErrDenied), errors.Is(err, ErrNoStream):

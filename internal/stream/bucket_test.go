@@ -521,6 +521,21 @@ func TestLateMetaIsRefused(t *testing.T) {
 	wantBody(t, l.c, data)
 }
 
+// Uploads beside each other end with the first one's error, as the cause of
+// their context: that says nothing of a meta that is on its way.
+func TestAnErrorOfAnotherPutIsNotOurs(t *testing.T) {
+	_, _, b := newBucketSite(t, Config{})
+	for _, cause := range []error{&jetstream.APIError{ErrorCode: codeStoreFailed}, ErrDenied, ErrNoStream} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		_, err := b.fenced(ctx, metaSubject(site, events.Sum(nil).String()), []byte("{}"), 0)
+		if want(t, err, ErrUnknown); !b.unsure {
+			t.Error("nothing is on its way")
+		}
+		b.unsure = false
+	}
+}
+
 func TestOrphans(t *testing.T) {
 	_, l, b := newBucketSite(t, Config{})
 	kept := body(1, 1<<20)
