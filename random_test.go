@@ -71,7 +71,7 @@ func TestRandomWork(t *testing.T) {
 	}
 	c.must(t, c.judge(nil))
 	c.must(t, c.await("a clean bucket", func() error {
-		out, err := exec.Command("publisher", "gc", "--dry-run", "--nats", c.url).CombinedOutput()
+		out, err := exec.Command("publisher", "gc", "--dry-run", "--nats", c.url).Output()
 		if err == nil && string(out) != "0 objects, 0 bytes\n" {
 			err = errors.New("not clean")
 		}
