@@ -109,9 +109,28 @@ func (b *build) prepare(ctx context.Context) error {
 		}
 	}
 	if sparse || st.size > b.e.Size {
-		return b.part.truncate(b.e.Size)
+		if err := b.part.truncate(b.e.Size); err != nil {
+			return err
+		}
 	}
-	return b.part.allocate(b.e.Size)
+	return b.reserve()
+}
+
+// reserve takes the room for all but the holes before anything is fetched: a
+// body that does not fit must not fill the disk with each try.
+func (b *build) reserve() error {
+	for i := 0; i < len(b.list); i++ {
+		from := b.start[i]
+		for i < len(b.list) && !b.list[i].Hole() {
+			i++
+		}
+		if n := b.start[i] - from; n > 0 {
+			if err := b.part.allocate(from, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // keepPart marks the chunks that the part has where they belong.

@@ -238,6 +238,30 @@ func TestAFullDiskIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestRoomIsTakenFirst: what does not fit is not fetched, holes or not.
+func TestRoomIsTakenFirst(t *testing.T) {
+	b := benchAt(t, t.TempDir())
+	mount(t, "tmpfs", b.root, "tmpfs", 0, "size=4m,mode=755")
+	b.reopen()
+	hole := strings.Repeat("\x00", 2<<20)
+	for name, body := range map[string]string{"dense": noise(8<<20, 1), "holes": hole + noise(2<<20, 2) + hole + noise(3<<20, 3)} {
+		it := reg(name, body).in(128 << 10)
+		s := &shop{body: body, chunk: it.chunk}
+		if _, err := b.tree.StageChunks(t.Context(), it.entry(), it.chunks(), s); !errors.Is(err, syscall.ENOSPC) || s.sold > 0 {
+			t.Errorf("%s: %d chunks fetched, %v", name, s.sold, err)
+		}
+		var fs unix.Statfs_t
+		must(t, unix.Statfs(b.root, &fs))
+		if free := int64(fs.Bavail) * fs.Bsize; free < 3<<20 {
+			t.Errorf("%s: %d bytes are free", name, free)
+		}
+	}
+	it := reg("f", hole+noise(2<<20, 2)+hole).in(128 << 10)
+	b.apply(it)
+	b.check(it)
+	b.close()
+}
+
 // TestADiscardedBodyIsKept: a group that fails, or an entry that is held behind
 // another one, must not cost a fetch.
 func TestADiscardedBodyIsKept(t *testing.T) {

@@ -83,7 +83,7 @@ type file interface {
 	chown(uid, gid uint32) error
 	chmod(mode uint16) error
 	chtimes(mtime events.Time) error
-	allocate(size int64) error
+	allocate(off, n int64) error // takes the room of n bytes from off on; the file is that long then, or longer
 	truncate(size int64) error
 	copyFrom(src file, from, to, n int64) error // n bytes at from in src to to in this one; EIO if src is shorter
 	sync() error                                // bytes and attributes

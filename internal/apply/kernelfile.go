@@ -76,8 +76,8 @@ func (f *kernelFile) chtimes(mtime events.Time) error {
 	return utimes(f.fd, "", mtime, unix.AT_EMPTY_PATH)
 }
 
-func (f *kernelFile) allocate(size int64) error {
-	err := uninterrupted(func() error { return unix.Fallocate(f.fd, 0, 0, size) })
+func (f *kernelFile) allocate(off, n int64) error {
+	err := uninterrupted(func() error { return unix.Fallocate(f.fd, 0, off, n) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // it is a precaution, not a promise
 	}

@@ -49,8 +49,8 @@ func (f *powerFile) chtimes(mtime events.Time) error {
 	return f.p.do("futimens", func() error { return f.f.chtimes(mtime) })
 }
 
-func (f *powerFile) allocate(size int64) error {
-	return f.p.do("fallocate", func() error { return f.f.allocate(size) })
+func (f *powerFile) allocate(off, n int64) error {
+	return f.p.do("fallocate", func() error { return f.f.allocate(off, n) })
 }
 
 func (f *powerFile) truncate(size int64) error {

@@ -96,7 +96,7 @@ func (s *slots) reserve(size int64) error {
 			return err
 		}
 		if st.size < p.off+size {
-			if err := f.allocate(p.off + size); err != nil {
+			if err := f.allocate(0, p.off+size); err != nil {
 				return err
 			}
 		}
