@@ -262,6 +262,31 @@ func TestRoomIsTakenFirst(t *testing.T) {
 	b.close()
 }
 
+// TestADiskThatGetsFull: where room cannot be taken first, it ends in the midst
+// of the body, and what that took is given back.
+func TestADiskThatGetsFull(t *testing.T) {
+	b := benchAt(t, newDisk(t, "-O", "^extent,^64bit").mount) // has no fallocate(2)
+	b.reopen()
+	free := func() int64 {
+		var fs unix.Statfs_t
+		must(t, unix.Statfs(b.root, &fs))
+		return int64(fs.Bavail) * fs.Bsize
+	}
+	old, m := reg("f", "old"), newMarket()
+	b.apply(old)
+	before := free()
+	it := large("f", noise(64<<20, 1))
+	if _, err := b.tree.StageChunks(t.Context(), it.entry(), m.bring(it), m); !errors.Is(err, syscall.ENOSPC) || m.sold < 16<<20 {
+		t.Errorf("%d bytes fetched, %v", m.sold, err)
+	}
+	b.check(old)
+	if now := free(); now < before {
+		t.Errorf("%d bytes are free, %d were", now, before)
+	}
+	b.place(m, large("f", noise(24<<20, 2)))
+	b.close()
+}
+
 // TestADiscardedBodyIsKept: a group that fails, or an entry that is held behind
 // another one, must not cost a fetch.
 func TestADiscardedBodyIsKept(t *testing.T) {

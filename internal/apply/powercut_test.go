@@ -68,7 +68,8 @@ func TestPowerCutOnExt4(t *testing.T) {
 // disk is an ext4 of its own, whose power can be cut.
 type disk struct{ image, mount string }
 
-func newDisk(t *testing.T) *disk {
+// newDisk makes one with options of mkfs.
+func newDisk(t *testing.T, options ...string) *disk {
 	t.Helper()
 	top := t.TempDir()
 	d := &disk{filepath.Join(top, "image"), filepath.Join(top, "mount")}
@@ -76,7 +77,7 @@ func newDisk(t *testing.T) *disk {
 	must(t, os.WriteFile(d.image, nil, 0o600))
 	must(t, os.Truncate(d.image, 64<<20))
 	// commit=300: nothing becomes durable by luck.
-	for _, args := range [][]string{{"mkfs.ext4", "-qF", d.image}, {"mount", "-o", "loop,commit=300", d.image, d.mount}} {
+	for _, args := range [][]string{append([]string{"mkfs.ext4", "-qF", d.image}, options...), {"mount", "-o", "loop,commit=300", d.image, d.mount}} {
 		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("%q: %v %s", args, err, out)
 		}
