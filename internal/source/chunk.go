@@ -35,8 +35,8 @@ type Piece struct {
 // reading and is returned as it is; so does the end of ctx, with ctx.Err().
 //
 // The memory it needs does not grow with the file, but for the list's 40 bytes
-// a chunk: 16 times the average, which is 8 MiB for 512 KiB, a call. While it
-// reads it looks at the file again every 64 MiB, so that one that is being
+// a chunk: 8 MiB a call for an average of 512 KiB, 20 MiB for the largest. While
+// it reads it looks at the file again every 64 MiB, so that one that is being
 // written is not read to its end in vain.
 //
 // Errors: those of [Tree.Read], with [ErrUnstable] also for a file that is no

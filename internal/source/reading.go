@@ -19,8 +19,10 @@ const (
 	putters = 4
 
 	// inFlight is how many pieces have been read and are not done with: one
-	// for each putter, one that the whole is hashed of, one that is read.
-	inFlight = putters + 2
+	// for each putter, one that the whole is hashed of, one that is read. Of
+	// the largest ones it is fewer: the collector may double what they take.
+	inFlight      = putters + 2
+	inFlightBytes = 12 << 20
 
 	// readBytes is the most that is read at once: nothing ends a read that
 	// waits for the disk.
@@ -79,13 +81,15 @@ func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, mos
 			return unix.Seek(fd, off, whence) // a regular file's does not wait: never EINTR
 		}},
 		source: &section{},
-		slots:  make(chan struct{}, inFlight),
 		whole:  make(chan *flight, inFlight),
 		chunks: make(chan *flight, inFlight),
 	}
 	var err error
-	r.cutter, err = events.NewChunker(r.source, average) // even if all is a hole: average must be right
-	return r, err
+	if r.cutter, err = events.NewChunker(r.source, average); err != nil { // even if all is a hole: average must be right
+		return nil, err
+	}
+	r.slots = make(chan struct{}, min(inFlight, inFlightBytes/(2*int(average))))
+	return r, nil
 }
 
 // run reads the file to its end and returns when all of it is hashed and put,
