@@ -1,4 +1,4 @@
-.PHONY: build test lint fuzz bench bench-large demo ci clean
+.PHONY: build test torture lint fuzz bench bench-large demo ci clean
 
 build: # the three commands, into bin/
 	mkdir -p bin
@@ -6,6 +6,9 @@ build: # the three commands, into bin/
 
 test: # all tests; go installs what they need
 	scripts/test
+
+torture: # files of 1 and 20 GiB: kills at random points, peak memory; 10 minutes, 44 GiB of disk in TMPDIR
+	TREECAST_TORTURE=1 TREECAST_PATIENCE=30m scripts/test -count=1 -v -timeout=2h -run '^TestTorture' .
 
 ci: # everything that a change must pass
 	.ci/run

@@ -21,23 +21,12 @@ import (
 // TREECAST_OPS sets its length.
 func TestRandomWork(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("TREECAST_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
+	seed := number(t, "TREECAST_SEED", uint64(time.Now().UnixNano()))
 	ops := 6000
 	if testing.Short() {
 		ops = 600
 	}
-	if s := os.Getenv("TREECAST_OPS"); s != "" {
-		var err error
-		if ops, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ops = int(number(t, "TREECAST_OPS", uint64(ops)))
 	t.Logf("TREECAST_SEED=%d TREECAST_OPS=%d", seed, ops)
 	c := startCluster(t, "b", "c", "d")
 	w := &worker{root: c.path("a"), rand: rand.New(rand.NewPCG(seed, 0)), t: t}
@@ -81,6 +70,18 @@ func TestRandomWork(t *testing.T) {
 		return err
 	}))
 	t.Log(w.counts)
+}
+
+// number is what an environment variable says, n if it is not set.
+func number(t *testing.T, variable string, n uint64) uint64 {
+	t.Helper()
+	if s := os.Getenv(variable); s != "" {
+		var err error
+		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
 }
 
 // A worker changes a tree at random. It keeps no model: rsync is the judge.

@@ -31,25 +31,31 @@ func TestTenThousandFiles(t *testing.T) {
 	}
 	c.must(t, c.judge(nil))
 	t.Logf("%d paths on 3 nodes after %v, the judge included (%d cores)", n, time.Since(start).Round(time.Millisecond), runtime.NumCPU())
-	for _, name := range []string{"broker", "publisher", "b"} {
-		p, err := c.proc(name)
-		c.must(t, err)
-		peak, err := peakMemory(p.cmd.Process.Pid)
-		c.must(t, err)
-		t.Logf("%s: peak memory %s", name, peak)
+	c.logPeaks(t)
+}
+
+// logPeaks prints the peak memory of what runs.
+func (c *cluster) logPeaks(t *testing.T) {
+	t.Helper()
+	for _, name := range append([]string{"broker", "publisher"}, c.nodes...) {
+		t.Logf("%s: peak memory %d MiB", name, c.peak(t, name)>>20)
 	}
 }
 
-// peakMemory is the VmHWM of a process.
-func peakMemory(pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return "", err
-	}
+// peak is the most memory, in bytes, that a running process had: VmHWM, see
+// proc_pid_status(5).
+func (c *cluster) peak(t *testing.T, name string) int64 {
+	t.Helper()
+	p, err := c.proc(name)
+	c.must(t, err)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	c.must(t, err)
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			return strings.TrimSpace(rest), nil
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10
 		}
 	}
-	return "", fmt.Errorf("no VmHWM of %d", pid)
+	t.Fatalf("no VmHWM of %s", name)
+	return 0
 }
