@@ -295,9 +295,11 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 		return nil
 	}
 	var got atomic.Int64
+	var disk atomic.Pointer[error] // what failed here: fetch may say it as if it had failed there
 	err := fetch.Fetch(ctx, lacking, func(c events.Chunk, body []byte) error {
 		for _, i := range places[c.Digest] {
 			if _, err := b.part.WriteAt(body, b.start[i]); err != nil {
+				disk.CompareAndSwap(nil, &err)
 				return err
 			}
 			b.ready.mark(i)
@@ -305,6 +307,9 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 		got.Add(1)
 		return nil
 	})
+	if failed := disk.Load(); failed != nil {
+		return *failed
+	}
 	if n := got.Load(); err == nil && n < int64(len(lacking)) {
 		err = fmt.Errorf("%d of %d chunks were not got", int64(len(lacking))-n, len(lacking))
 	}

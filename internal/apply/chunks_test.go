@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -276,8 +277,12 @@ func TestADiskThatGetsFull(t *testing.T) {
 	b.apply(old)
 	before := free()
 	it := large("f", noise(64<<20, 1))
-	if _, err := b.tree.StageChunks(t.Context(), it.entry(), m.bring(it), m); !errors.Is(err, syscall.ENOSPC) || m.sold < 16<<20 {
+	_, err := b.tree.StageChunks(t.Context(), it.entry(), m.bring(it), abroad{m})
+	if !errors.Is(err, syscall.ENOSPC) || m.sold < 16<<20 {
 		t.Errorf("%d bytes fetched, %v", m.sold, err)
+	}
+	if errors.Is(err, errAbroad) {
+		t.Errorf("it reads as if another disk were full: %v", err)
 	}
 	b.check(old)
 	if now := free(); now < before {
@@ -285,6 +290,18 @@ func TestADiskThatGetsFull(t *testing.T) {
 	}
 	b.place(m, large("f", noise(24<<20, 2)))
 	b.close()
+}
+
+// abroad says of each error that it comes from elsewhere.
+type abroad struct{ Fetcher }
+
+var errAbroad = errors.New("abroad")
+
+func (a abroad) Fetch(ctx context.Context, chunks []events.Chunk, got func(events.Chunk, []byte) error) error {
+	if err := a.Fetcher.Fetch(ctx, chunks, got); err != nil {
+		return fmt.Errorf("%w: %w", errAbroad, err)
+	}
+	return nil
 }
 
 // TestADiscardedBodyIsKept: a group that fails, or an entry that is held behind
