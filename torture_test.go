@@ -94,14 +94,14 @@ type bigFile struct {
 func (b *bigFile) change() (what string, fresh int64) {
 	kinds := []struct {
 		what string
-		make func() int64
+		do   func() int64
 	}{
 		{"new", b.renew}, {"insert", b.insert}, {"append", b.grow}, {"edit", b.edit}, {"rename", b.rename},
 		{"insert", b.insert}, {"cut", b.cut}, {"append", b.grow},
 	}
 	k := kinds[b.changes%len(kinds)]
 	b.changes++
-	return k.what, k.make()
+	return k.what, k.do()
 }
 
 func (b *bigFile) path() string { return b.c.path("a", b.name) }
@@ -184,7 +184,7 @@ func (b *bigFile) cut() int64 {
 
 // works waits until a process has read and written so many bytes from now on,
 // or until every node has the source's version of a file.
-func (c *cluster) works(name string, bytes int64, file string) (arrived bool, err error) {
+func (c *cluster) works(name string, point int64, file string) (arrived bool, err error) {
 	p, err := c.proc(name)
 	if err != nil {
 		return false, err
@@ -198,8 +198,8 @@ func (c *cluster) works(name string, bytes int64, file string) (arrived bool, er
 			return nil
 		}
 		now, err := moved(p.cmd.Process.Pid)
-		if err == nil && now-before < bytes {
-			err = fmt.Errorf("%d bytes moved, %d are wanted", now-before, bytes)
+		if err == nil && now-before < point {
+			err = fmt.Errorf("%d bytes moved, %d are wanted", now-before, point)
 		}
 		return err
 	})
