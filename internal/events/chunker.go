@@ -19,16 +19,17 @@ type Chunker struct {
 
 // NewChunker returns a chunker of r. average must be of [AverageFor], or of an
 // entry; chunks have between a quarter and twice of it, but for the last one. It
-// keeps four times the average in memory.
+// keeps twice the average and 1 MiB in memory.
 func NewChunker(r io.Reader, average uint32) (*Chunker, error) {
 	if !validAverage(average) {
 		return nil, fmt.Errorf("%w: average of %d bytes", ErrChunks, average)
 	}
-	inner, err := chunkers.NewChunker("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{
+	largest := int(average) * 2
+	inner, err := chunkers.NewChunkerBuffer("fastcdc-v1.0.0", r, &chunkers.ChunkerOpts{
 		MinSize:    int(average) / 4,
 		NormalSize: int(average),
-		MaxSize:    int(average) * 2,
-	})
+		MaxSize:    largest,
+	}, make([]byte, largest+1<<20))
 	if err != nil {
 		return nil, err
 	}

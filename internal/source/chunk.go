@@ -35,7 +35,7 @@ type Piece struct {
 // reading and is returned as it is; so does the end of ctx, with ctx.Err().
 //
 // The memory it needs does not grow with the file, but for the list's 40 bytes
-// a chunk: 8 MiB a call for an average of 512 KiB, 20 MiB for the largest. While
+// a chunk: 8 MiB a call for an average of 512 KiB, 17 MiB for the largest. While
 // it reads it looks at the file again every 64 MiB, so that one that is being
 // written is not read to its end in vain.
 //
