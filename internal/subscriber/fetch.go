@@ -3,12 +3,10 @@ package subscriber
 import (
 	"context"
 	"errors"
-	"time"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
-	"treecast/internal/apply"
 	"treecast/internal/events"
 	"treecast/internal/stream"
 )
@@ -23,102 +21,113 @@ type fetches struct {
 	s       *subscriber
 	g       *errgroup.Group
 	ctx     context.Context
-	slots   *semaphore.Weighted
-	jobs    map[events.Path]*fetchJob
-	arrived chan *fetchJob // those that ended
+	running map[events.Path]*fetchJob
+	arrived chan *fetchJob // those that ended; there is room for all
 }
 
 // A fetchJob is one body on its way.
 type fetchJob struct {
-	item   item // staged and err are set when it has ended
+	hold   *hold
+	item   *item // when it has ended; nil: the stream has no such message any more
 	cancel context.CancelFunc
-	ended  chan struct{}
 }
 
 // fetchSlots is how many large bodies are on their way at once.
 const fetchSlots = 4
 
-// fetchProgress is how often the broker is told that an entry is at work.
-const fetchProgress = 20 * time.Second
-
 func newFetches(ctx context.Context, s *subscriber, g *errgroup.Group) *fetches {
 	return &fetches{
-		s: s, g: g, ctx: ctx, slots: semaphore.NewWeighted(fetchSlots),
-		jobs: make(map[events.Path]*fetchJob), arrived: make(chan *fetchJob, 1),
+		s: s, g: g, ctx: ctx,
+		running: make(map[events.Path]*fetchJob), arrived: make(chan *fetchJob, fetchSlots),
 	}
 }
 
-// Start begins to fetch an item's body, unless that is under way. An older one
-// of the same path is given up first.
-func (f *fetches) Start(it *item) {
-	before := f.jobs[it.entry.Path]
-	if before != nil {
-		if before.item.delivery.Seq == it.delivery.Seq {
-			return
+// Fill gives up what is not held any more, begins with the next bodies if there
+// is a slot for them, and reports whether any is on its way.
+func (f *fetches) Fill(h *holdings) bool {
+	for _, j := range f.running {
+		if j.hold.gone {
+			j.cancel()
 		}
-		before.cancel()
 	}
+	for i := 0; i < len(h.bodies) && len(f.running) < fetchSlots; {
+		x := h.bodies[i]
+		if !x.gone && f.running[x.entry.Path] != nil { // an older one of this path, that ends now
+			i++
+			continue
+		}
+		h.bodies = slices.Delete(h.bodies, i, i+1)
+		if !x.gone {
+			f.start(x)
+		}
+	}
+	return len(f.running) > 0
+}
+
+func (f *fetches) start(x *hold) {
 	ctx, cancel := context.WithCancel(f.ctx)
-	j := &fetchJob{item: item{delivery: it.delivery, entry: it.entry}, cancel: cancel, ended: make(chan struct{})}
-	f.jobs[it.entry.Path] = j
+	j := &fetchJob{hold: x, cancel: cancel}
+	f.running[x.entry.Path] = j
 	f.g.Go(func() error {
 		defer cancel()
-		defer close(j.ended)
-		if before != nil {
-			<-before.ended
-		}
-		j.item.staged, j.item.err = f.fetch(ctx, &j.item)
-		select {
-		case f.arrived <- j:
-			return nil
-		case <-f.ctx.Done():
-			j.item.discard()
-			return f.ctx.Err()
-		}
+		j.item = f.s.fetch(ctx, x.delivery, x.entry)
+		f.arrived <- j
+		return nil
 	})
 }
 
-func (f *fetches) fetch(ctx context.Context, it *item) (*apply.Staged, error) {
-	if err := f.slots.Acquire(ctx, 1); err != nil {
-		return nil, err
+// fetch gets the message of a held entry, which has the list of chunks, and
+// stages its body; nil if the stream does not have it any more.
+func (s *subscriber) fetch(ctx context.Context, d stream.Delivery, e events.Entry) *item {
+	it := &item{delivery: d, entry: e}
+	found := false
+	it.err = s.conn.Fetch(ctx, s.Site, []uint64{d.Seq}, func(d stream.Delivery) error {
+		it.delivery.Payload = d.Payload
+		found = true
+		return nil
+	})
+	if it.err == nil && !found {
+		return nil
 	}
-	defer f.slots.Release(1)
-	stop := make(chan struct{})
-	defer close(stop)
-	go tellProgress(it.delivery, stop)
-	return f.s.stageLarge(ctx, &it.entry, it.delivery.Payload)
+	if it.err == nil {
+		it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
+	}
+	return it
 }
 
-// tellProgress keeps the broker from sending the message again.
-func tellProgress(d stream.Delivery, stop <-chan struct{}) {
-	tick := time.NewTicker(fetchProgress)
-	defer tick.Stop()
+// Take frees the slot of a job that has arrived, and of those that have
+// besides, and returns the jobs whose entries are still held.
+func (f *fetches) Take(j *fetchJob) (jobs []*fetchJob) {
 	for {
+		delete(f.running, j.hold.entry.Path)
+		if j.hold.gone {
+			j.discard()
+		} else {
+			j.hold.fetching = false
+			jobs = append(jobs, j)
+		}
 		select {
-		case <-stop:
-			return
-		case <-tick.C:
-			_ = d.InProgress() // without a connection it comes again, and is held already
+		case j = <-f.arrived:
+		default:
+			return jobs
 		}
 	}
 }
 
-// Supersede gives up what is under way for path from before the message seq.
-func (f *fetches) Supersede(seq uint64, path events.Path) {
-	if j := f.jobs[path]; j != nil && j.item.delivery.Seq < seq {
-		j.cancel()
+// drain frees what arrived and was not taken. No job may be running.
+func (f *fetches) drain() {
+	for {
+		select {
+		case j := <-f.arrived:
+			j.discard()
+		default:
+			return
+		}
 	}
 }
 
-// Running reports whether the body of the message seq of path is on its way.
-func (f *fetches) Running(seq uint64, path events.Path) bool {
-	j := f.jobs[path]
-	return j != nil && j.item.delivery.Seq == seq
-}
-
-// Done forgets a job that has arrived.
-func (f *fetches) Done(j *fetchJob) {
-	if f.jobs[j.item.entry.Path] == j {
-		delete(f.jobs, j.item.entry.Path)
+func (j *fetchJob) discard() {
+	if j.item != nil {
+		j.item.discard()
 	}
 }

@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -11,24 +12,27 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"treecast/internal/apply"
+	"treecast/internal/events"
 	"treecast/internal/stream"
 )
 
-// A follower applies a consumer's deliveries. All but seen belongs to the
-// goroutine that commits.
+// A follower applies the stream to the tree: by a reconcile, and by a consumer's
+// deliveries. All but seen belongs to the goroutine that commits.
 type follower struct {
 	*subscriber
 	pipeline *pipeline
 	seen     atomic.Uint64 // the newest message that was put
 	mark     apply.Watermark
-	retryAt  time.Time // when what is held is tried next; zero: nothing is
 	last     uint64    // the newest message that was committed, parked or held
+	lastTime time.Time // when it was stored
 	holdings holdings
 	fetches  *fetches
+	retryAt  time.Time // when what is held is tried next; zero: nothing is
+	told     time.Time // when the broker heard last that what is held is at work
 }
 
 func newFollower(s *subscriber, mark apply.Watermark) *follower {
-	return &follower{subscriber: s, pipeline: newPipeline(s), mark: mark, last: mark.Seq}
+	return &follower{subscriber: s, pipeline: newPipeline(s), mark: mark, last: mark.Seq, lastTime: mark.Time}
 }
 
 // put adds a delivery; it blocks while there is too much to do.
@@ -54,16 +58,22 @@ func (f *follower) run(ctx context.Context) error {
 		retry := time.NewTimer(longestHold)
 		defer retry.Stop()
 		for {
+			f.fetches.Fill(&f.holdings)
+			// Whatever comes meanwhile does not put the next try off.
+			if len(f.holdings.list) > 0 && f.retryAt.IsZero() {
+				f.retryAt = time.Now().Add(f.holdings.Wait())
+			}
+			if !f.retryAt.IsZero() {
+				retry.Reset(max(0, time.Until(f.retryAt)))
+			}
 			var body *fetchJob
 			if group, body, err = f.pipeline.next(ctx, retry.C, f.fetches.arrived); err != nil {
 				return err
 			}
-			if body != nil {
-				if err = f.arrive(ctx, body); err != nil {
-					return err
-				}
-			}
-			if len(group) > 0 {
+			switch {
+			case body != nil:
+				err = f.arrive(ctx, body)
+			case len(group) > 0:
 				err = f.deliver(ctx, group)
 				f.pipeline.release(group)
 				group = nil
@@ -72,42 +82,65 @@ func (f *follower) run(ctx context.Context) error {
 				f.retryAt = time.Time{}
 				err = f.retry(ctx)
 			}
+			if err == nil {
+				err = f.tryFreed(ctx)
+			}
 			if err != nil {
 				return err
-			}
-			// Whatever comes meanwhile does not put the next try off.
-			if len(f.holdings.list) > 0 && f.retryAt.IsZero() {
-				f.retryAt = time.Now().Add(f.holdings.Wait())
-			}
-			if !f.retryAt.IsZero() {
-				retry.Reset(max(0, time.Until(f.retryAt)))
 			}
 		}
 	})
 	err := g.Wait()
 	f.pipeline.drain(group)
-	select {
-	case body := <-f.fetches.arrived:
-		body.item.discard()
-	default:
-	}
+	f.fetches.drain()
 	return err
 }
 
-// arrive commits a large body that was fetched, if its entry is still wanted.
-func (f *follower) arrive(ctx context.Context, j *fetchJob) error {
-	f.fetches.Done(j)
-	it := &j.item
-	defer it.discard()
-	if !f.holdings.Release(it.delivery.Seq) {
-		return nil // superseded; it was acked then
-	}
+// finish fetches, once, the large bodies that a reconcile left, for who does
+// not follow.
+func (f *follower) finish(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	f.fetches = newFetches(ctx, f.subscriber, g)
+	g.Go(func() error {
+		for f.fetches.Fill(&f.holdings) {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case body := <-f.fetches.arrived:
+				if err := f.arrive(ctx, body); err != nil {
+					return err
+				}
+				if err := f.tryFreed(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	err := g.Wait()
+	f.fetches.drain()
+	return err
+}
+
+// arrive commits a large body that was fetched, and others that were meanwhile.
+func (f *follower) arrive(ctx context.Context, body *fetchJob) error {
 	start := time.Now()
-	n, err := f.apply(ctx, []*item{it}, nil)
+	var group []*item
+	var acks []stream.Delivery
+	for _, j := range f.fetches.Take(body) {
+		if j.item == nil { // superseded: the newer entry comes, or came
+			f.holdings.Release(j.hold.delivery.Seq)
+			acks = append(acks, j.hold.delivery)
+			continue
+		}
+		defer j.item.discard()
+		group = append(group, j.item)
+	}
+	slices.SortFunc(group, func(a, b *item) int { return cmp.Compare(a.delivery.Seq, b.delivery.Seq) })
+	n, err := f.apply(ctx, group, acks)
 	if err == nil && n > 0 {
-		f.retryAt = time.Now() // something may be held behind it
-		f.Log.Info("body applied", "path", strconv.Quote(it.entry.Path.String()), "seq", it.delivery.Seq, "bytes", it.entry.Size,
-			"elapsed", time.Since(start))
+		f.Log.Info("bodies applied", "entries", n, "path", strconv.Quote(group[0].entry.Path.String()),
+			"held", len(f.holdings.list), "elapsed", time.Since(start))
 	}
 	return err
 }
@@ -117,13 +150,17 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	fresh := make([]*item, 0, len(group))
 	var acks []stream.Delivery
 	for _, it := range group {
-		if it.delivery.Seq <= f.last { // its ack was lost, or it is held
-			if !f.holdings.Holds(it.delivery.Seq) {
-				acks = append(acks, it.delivery)
+		d := &it.delivery
+		if d.Seq <= f.last { // its ack was lost, or it is held
+			if !f.holdings.Holds(d.Seq) {
+				acks = append(acks, *d)
 			}
 			continue
 		}
-		f.last = it.delivery.Seq
+		f.last, f.lastTime = d.Seq, d.Time.UTC()
+		if d.Subject == f.Site.LeaseSubject() {
+			f.mark.Epoch = max(f.mark.Epoch, d.Seq)
+		}
 		fresh = append(fresh, it)
 	}
 	start := time.Now()
@@ -136,49 +173,75 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	return nil
 }
 
-// retry tries what is held, in order and a part at a time. What the stream no
-// longer has was superseded: the newer entry comes, or came.
+// holdProgress is how often the broker is told that what is held is at work,
+// so that it does not send it again.
+const holdProgress = 20 * time.Second
+
+// retry tries what is held.
 func (f *follower) retry(ctx context.Context) error {
-	applied := 0
-	for at := 0; at < len(f.holdings.list); {
-		before := len(f.holdings.list)
-		n, err := f.retryPart(ctx, f.holdings.Take(at, heldAtOnce))
-		if err != nil {
-			return err
+	if time.Since(f.told) > holdProgress {
+		f.told = time.Now()
+		for _, x := range f.holdings.list {
+			if err := x.delivery.InProgress(); err != nil { // then it comes again, and is held already
+				f.Log.Debug("in-progress not sent", "seq", x.delivery.Seq, "err", err)
+			}
 		}
-		applied += n
-		at += len(f.holdings.list) - (before - min(heldAtOnce, before-at)) // those that failed again
+	}
+	due := f.holdings.Due()
+	if len(due) == 0 {
+		return nil
 	}
 	f.holdings.attempts++
-	if applied > 0 {
+	n, err := f.try(ctx, due)
+	if n > 0 {
 		f.holdings.attempts = 0
-		f.Log.Info("held entries applied", "entries", applied, "held", len(f.holdings.list))
+		f.Log.Info("held entries applied", "entries", n, "held", len(f.holdings.list))
+	}
+	return err
+}
+
+// tryFreed tries what was held behind what is not held any more.
+func (f *follower) tryFreed(ctx context.Context) error {
+	for due := f.holdings.Freed(); len(due) > 0; due = f.holdings.Freed() {
+		if _, err := f.try(ctx, due); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// heldAtOnce bounds what a retry fetches and stages.
-const heldAtOnce = 64
-
-func (f *follower) retryPart(ctx context.Context, part []hold) (int, error) {
-	bySeq := make(map[uint64]hold, len(part))
-	seqs := make([]uint64, 0, len(part))
-	waiting := part
-	part = make([]hold, 0, len(waiting))
-	for _, h := range waiting {
-		if f.fetches.Running(h.delivery.Seq, h.entry.Path) {
-			f.holdings.Add(h.delivery, h.entry, errFetching)
-			continue
-		}
-		part = append(part, h)
-		seqs = append(seqs, h.delivery.Seq)
-		bySeq[h.delivery.Seq] = h
-		if err := h.delivery.InProgress(); err != nil {
-			f.Log.Debug("in-progress not sent", "seq", h.delivery.Seq, "err", err)
+// try tries held entries again, in order and a part at a time; large bodies
+// are fetched. It returns how many were applied.
+func (f *follower) try(ctx context.Context, due []*hold) (applied int, err error) {
+	small := make([]*hold, 0, len(due))
+	for _, x := range due {
+		if x.entry.Body == events.ChunksBody {
+			f.holdings.Fetch(x)
+		} else {
+			small = append(small, x)
 		}
 	}
-	if len(part) == 0 {
-		return 0, nil
+	for part := range slices.Chunk(small, heldAtOnce) {
+		n, err := f.tryPart(ctx, part)
+		applied += n
+		if err != nil {
+			return applied, err
+		}
+	}
+	return applied, nil
+}
+
+// heldAtOnce bounds what a try fetches and stages.
+const heldAtOnce = 64
+
+// tryPart fetches the messages of held entries and applies them. What the
+// stream no longer has was superseded: the newer entry comes, or came.
+func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
+	bySeq := make(map[uint64]*hold, len(part))
+	seqs := make([]uint64, len(part))
+	for i, x := range part {
+		seqs[i] = x.delivery.Seq
+		bySeq[seqs[i]] = x
 	}
 	var items []*item
 	defer func() {
@@ -196,74 +259,33 @@ func (f *follower) retryPart(ctx context.Context, part []hold) (int, error) {
 		return nil
 	})
 	if err != nil {
-		for _, h := range part {
-			f.holdings.Add(h.delivery, h.entry, errors.New(h.cause))
-		}
 		f.Log.Warn("held entries not fetched", "entries", len(part), "err", err)
 		return 0, ctx.Err()
 	}
 	var acks []stream.Delivery
-	for _, h := range part {
-		if _, gone := bySeq[h.delivery.Seq]; gone {
-			acks = append(acks, h.delivery)
-		}
+	for seq, x := range bySeq {
+		f.holdings.Release(seq)
+		acks = append(acks, x.delivery)
 	}
 	return f.apply(ctx, items, acks)
 }
 
-// apply commits a group, parks or holds what of it failed, moves the
-// watermark, and acks the group and acks. It returns how many entries were
-// applied. An error ends the session, with nothing acked that is not durable.
+// apply settles a group, moves the watermark, and acks what of the group need
+// not come again, and acks. It returns how many entries were applied. An error
+// ends the session, with nothing acked that is not durable.
 func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Delivery) (int, error) {
-	applying := make([]*item, 0, len(group))
-	for _, it := range group {
-		if it.delivery.Subject == f.Site.LeaseSubject() {
-			f.mark.Epoch = max(f.mark.Epoch, it.delivery.Seq)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return 0, ctx.Err()
-		case it.err != nil && apply.Permanent(it.err):
-			if err := f.park(it); err != nil {
-				return 0, err
-			}
-			acks = append(acks, it.delivery)
-			continue
-		case it.staged == nil && it.err == nil && !it.large:
-			acks = append(acks, it.delivery)
-			continue
-		}
-		acks = append(acks, f.holdings.Supersede(it.delivery.Seq, it.entry.Path)...)
-		f.fetches.Supersede(it.delivery.Seq, it.entry.Path)
-		switch {
-		case it.large:
-			f.holdings.Add(it.delivery, it.entry, errFetching)
-			f.fetches.Start(it)
-		case it.err != nil:
-			f.hold(it, it.err)
-		case f.holdings.Blocks(it.delivery.Seq, &it.entry):
-			f.hold(it, apply.ErrBehind)
-		default:
-			applying = append(applying, it)
-		}
-	}
-	done, err := f.commit(ctx, applying)
+	done, settled, err := f.settle(ctx, group)
 	if err != nil {
 		return 0, err
 	}
 	n := len(done)
-	for _, it := range done {
-		acks = append(acks, it.delivery)
-	}
 	if at := f.holdings.Before(f.last); at > f.mark.Seq {
-		f.mark.Seq = at
-		if len(group) > 0 {
-			f.mark.Time = group[len(group)-1].delivery.Time.UTC()
-		}
+		f.mark.Seq, f.mark.Time = at, f.lastTime
 		if err := f.tree.Mark(f.mark); err != nil {
 			return n, err
 		}
 	}
+	acks = append(acks, settled...)
 	for i := range acks {
 		if err := acks[i].Ack(); err != nil { // then it comes again
 			f.Log.Debug("ack not sent", "seq", acks[i].Seq, "err", err)
@@ -274,6 +296,49 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 		return n, errSealed
 	}
 	return n, nil
+}
+
+// settle commits what of a group can be, parks what is refused for good, and
+// holds the rest. It returns the items that the tree now has, durably, and the
+// deliveries that need not come again.
+func (f *follower) settle(ctx context.Context, group []*item) (done []*item, settled []stream.Delivery, err error) {
+	applying := make([]*item, 0, len(group))
+	for _, it := range group {
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case it.err != nil && apply.Permanent(it.err):
+			if err := f.park(it); err != nil {
+				return nil, nil, err
+			}
+			settled = append(settled, it.delivery)
+			continue
+		case it.staged == nil && it.err == nil && !it.large:
+			settled = append(settled, it.delivery)
+			continue
+		}
+		settled = append(settled, f.holdings.Supersede(it.delivery.Seq, it.entry.Path)...)
+		switch {
+		case it.large:
+			f.holdings.Add(it.delivery, it.entry, errFetching)
+		case it.err != nil:
+			f.hold(it, it.err)
+		case f.holdings.Blocks(it.delivery.Seq, &it.entry):
+			f.hold(it, apply.ErrBehind)
+		default:
+			applying = append(applying, it)
+		}
+	}
+	if done, err = f.commit(ctx, applying); err != nil {
+		return nil, nil, err
+	}
+	for _, it := range done {
+		settled = append(settled, it.delivery)
+	}
+	for i := range settled {
+		f.holdings.Release(settled[i].Seq)
+	}
+	return done, settled, nil
 }
 
 // commit makes items visible and durable and returns those that are; the

@@ -2,6 +2,8 @@ package subscriber
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"treecast/internal/apply"
@@ -92,22 +94,61 @@ func TestHoldingsBlockWhatOrderMatters(t *testing.T) {
 	}
 }
 
-// TestHoldingsAreTriedInParts: what is not tried yet stays held, so that the
-// watermark stays below it.
-func TestHoldingsAreTriedInParts(t *testing.T) {
+// TestDueIsWhatATryMayHelp: neither what is being fetched nor what waits behind
+// another; what waited is due when that one is gone.
+func TestDueIsWhatATryMayHelp(t *testing.T) {
+	var h holdings
+	large := entry(t, "d/large", events.File)
+	from := entry(t, "old/large", events.Tombstone)
+	large.From = &from.Path
+	h.Add(stream.Delivery{Seq: 3}, large, errFetching)
+	h.Add(stream.Delivery{Seq: 5}, from, apply.ErrBehind)
+	h.Add(stream.Delivery{Seq: 6}, entry(t, "old", events.Tombstone), apply.ErrBehind)
+	h.Add(stream.Delivery{Seq: 7}, entry(t, "full", events.File), errors.New("no space"))
+	due := func(got []*hold, want ...uint64) {
+		t.Helper()
+		var seqs []uint64
+		for _, x := range got {
+			seqs = append(seqs, x.delivery.Seq)
+		}
+		if !slices.Equal(seqs, want) {
+			t.Errorf("due: %v, want %v", seqs, want)
+		}
+	}
+	due(h.Due(), 7)
+	due(h.Freed())
+	h.Release(3)
+	due(h.Freed(), 5) // old has old/large in it
+	due(h.Freed())
+	h.Release(5)
+	due(h.Freed(), 6)
+	due(h.Due(), 6, 7)
+	h.Supersede(9, from.Path)
+	h.Supersede(9, entry(t, "old", events.File).Path)
+	h.Supersede(9, entry(t, "full", events.File).Path)
+	if h.Freed(); len(h.list)+len(h.at)+len(h.below) > 0 {
+		t.Errorf("something is left: %+v", h)
+	}
+}
+
+// TestCutLeavesTheRestToTheConsumer: what a reconcile cannot hold comes again,
+// and so must all after it.
+func TestCutLeavesTheRestToTheConsumer(t *testing.T) {
 	var h holdings
 	for seq := uint64(1); seq <= 10; seq++ {
-		h.Add(stream.Delivery{Seq: seq}, entry(t, "p", events.File), apply.ErrBehind)
+		cause := errors.New("no space")
+		if seq%2 == 0 {
+			cause = errFetching
+		}
+		h.Add(stream.Delivery{Seq: seq}, entry(t, fmt.Sprint("p", seq), events.File), cause)
 	}
-	part := h.Take(0, 4)
-	if len(part) != 4 || part[0].delivery.Seq != 1 || h.Before(100) != 4 {
-		t.Fatalf("first part %+v, watermark %d", part, h.Before(100))
+	if last := h.Cut(9, 5); last != 9 || h.Holds(10) || len(h.list) != 9 {
+		t.Errorf("what is newer than the snapshot comes anyway: %d, %+v", last, h.list)
 	}
-	h.Add(part[2].delivery, part[2].entry, apply.ErrBehind) // it fails again
-	if part = h.Take(1, 4); len(part) != 4 || part[0].delivery.Seq != 5 || h.Before(100) != 2 {
-		t.Fatalf("second part %+v, watermark %d", part, h.Before(100))
+	if last := h.Cut(9, 2); last != 4 || len(h.list) != 4 || h.Before(last) != 0 {
+		t.Errorf("two failed ones and what is before the third stay: %d, %+v", last, h.list)
 	}
-	if part = h.Take(1, 4); len(part) != 2 || part[0].delivery.Seq != 9 || len(h.Take(1, 4)) != 0 {
-		t.Fatalf("last part %+v", part)
+	if !h.bodies[4].gone || h.bodies[1].gone || len(h.at) != 4 {
+		t.Errorf("not forgotten: %+v", h)
 	}
 }

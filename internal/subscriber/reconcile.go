@@ -23,6 +23,7 @@ type survey struct {
 	want    map[events.Path]*events.Entry // tombstones too
 	live    int                           // of want, without them
 	seqs    []uint64                      // of the entries to apply, ascending
+	large   map[uint64]*events.Entry      // those of them whose body is in chunks
 	foreign []events.Path
 	kept    []events.Path // what stays though the stream lacks it
 	sealed  bool          // the stream tells what is foreign
@@ -33,8 +34,15 @@ type survey struct {
 // told of each difference. What could not be looked at does not hinder the
 // rest.
 func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Difference)) (*survey, error) {
-	v := &survey{want: make(map[events.Path]*events.Entry)}
+	v := &survey{want: make(map[events.Path]*events.Entry), large: make(map[uint64]*events.Entry)}
 	seqOf := make(map[events.Path]uint64)
+	differs := func(e *events.Entry) {
+		seq := seqOf[e.Path]
+		v.seqs = append(v.seqs, seq)
+		if e.Body == events.ChunksBody {
+			v.large[seq] = e
+		}
+	}
 	unreadable := false
 	var err error
 	if v.lease, err = s.conn.LeaseSeq(ctx, s.Site); err != nil {
@@ -67,7 +75,7 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	err = s.tree.Compare(ctx, v.want, checksum, func(d apply.Difference) error {
 		switch {
 		case d.Want != nil:
-			v.seqs = append(v.seqs, seqOf[d.Path])
+			differs(d.Want)
 		case s.protected(d.Path):
 			v.kept = append(v.kept, d.Path)
 			return nil
@@ -85,9 +93,9 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	var unseen *apply.UnseenError
 	if errors.As(err, &unseen) {
 		// Applying it tells what is in the way, and holds it until that is gone.
-		for p := range v.want {
+		for p, e := range v.want {
 			if slices.ContainsFunc(unseen.Paths, p.Within) {
-				v.seqs = append(v.seqs, seqOf[p])
+				differs(e)
 			}
 		}
 	}
@@ -111,49 +119,48 @@ func (s *subscriber) protected(p events.Path) bool {
 	return s.Protect != nil && (s.Protect.Excluded(p, false) || s.Protect.Excluded(p, true))
 }
 
-// reconcile makes the tree equal to the stream's present snapshot and returns
-// the watermark, durable, from which to follow. It is unswept if the stream
-// does not tell what is foreign, or if that could not be removed. checksum
+// reconcile makes the tree equal to the stream's present snapshot, but for what
+// it leaves in holdings: large bodies, which are fetched while the node follows
+// already, and what could not be applied for now. It sets the place in the
+// stream from which to follow, and the watermark, durable, below all that is
+// held. That is unswept if the stream does not tell what is foreign. checksum
 // reads every byte of what seems equal.
-func (s *subscriber) reconcile(ctx context.Context, why string, checksum bool) (mark apply.Watermark, err error) {
+func (f *follower) reconcile(ctx context.Context, why string, checksum bool) error {
 	start := time.Now()
-	s.Log.Info("reconciling", "site", s.Site, "path", strconv.Quote(s.Root), "cause", why)
-	v, err := s.look(ctx, checksum, nil)
+	f.Log.Info("reconciling", "site", f.Site, "path", strconv.Quote(f.Root), "cause", why)
+	v, err := f.look(ctx, checksum, nil)
 	if err != nil {
-		return mark, err
+		return err
 	}
-	if err := s.guard(v); err != nil {
-		return mark, err
+	if err := f.guard(v); err != nil {
+		return err
 	}
-	failed, err := s.repair(ctx, v)
-	if err != nil {
-		return mark, err
+	if err := f.repair(ctx, v); err != nil {
+		return err
 	}
-	mark = apply.Watermark{
-		Site: s.Site, Stream: v.info.Created, Epoch: v.lease, Seq: v.info.LastSeq, Time: start.UTC(), Unswept: !v.sealed,
+	f.mark = apply.Watermark{
+		Site: f.Site, Stream: v.info.Created, Epoch: v.lease, Seq: f.holdings.Before(f.last), Time: start.UTC(), Unswept: !v.sealed,
 	}
-	if failed > 0 {
-		mark.Seq = min(mark.Seq, failed-1)
-	}
+	f.lastTime = f.mark.Time
 	removed := 0
-	if s.Foreign == apply.TrashForeign && v.sealed {
-		if removed, err = s.tree.RemoveForeign(ctx, v.foreign); err != nil {
+	if f.Foreign == apply.TrashForeign && v.sealed {
+		if removed, err = f.tree.RemoveForeign(ctx, v.foreign); err != nil {
 			if ctx.Err() != nil {
-				return mark, ctx.Err()
+				return ctx.Err()
 			}
-			s.Log.Error("not all foreign paths could be removed, the next reconcile tries again", "err", err)
+			f.Log.Error("not all foreign paths could be removed, the next reconcile tries again", "err", err)
 		}
 	}
-	if err := s.tree.Mark(mark); err != nil {
-		return mark, err
+	if err := f.tree.Mark(f.mark); err != nil {
+		return err
 	}
-	if _, err := s.tree.ExpireTrash(ctx); err != nil {
-		s.Log.Warn("old trash not removed", "err", err)
+	if _, err := f.tree.ExpireTrash(ctx); err != nil {
+		f.Log.Warn("old trash not removed", "err", err)
 	}
-	s.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign),
-		"removed", removed, "protected", len(v.kept), "sealed", v.sealed, "seq", mark.Seq, "elapsed", time.Since(start))
-	s.status.follow(mark, nil)
-	return mark, nil
+	f.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign), "removed", removed,
+		"protected", len(v.kept), "sealed", v.sealed, "held", len(f.holdings.list), "seq", f.last, "elapsed", time.Since(start))
+	f.status.follow(f.mark, f.holdings.list)
+	return nil
 }
 
 // guard is the node's side of P4: a snapshot that lacks most of what stands
@@ -173,14 +180,24 @@ func (s *subscriber) guard(v *survey) error {
 
 const massDeleteFloor = 100
 
-// repair fetches and applies what differs. It returns the lowest sequence that
-// could not be applied for now, 0 if there is none.
-func (s *subscriber) repair(ctx context.Context, v *survey) (failed uint64, err error) {
-	p := newPipeline(s)
+// repair fetches and applies what differs, and sets last to the message after
+// which the consumer has to go on. What is in chunks is held, for others not to
+// wait for it.
+func (f *follower) repair(ctx context.Context, v *survey) error {
+	f.last, f.holdings = v.info.LastSeq, holdings{}
+	small := make([]uint64, 0, len(v.seqs))
+	for _, seq := range v.seqs {
+		if e := v.large[seq]; e != nil {
+			f.holdings.Add(stream.Delivery{Seq: seq, Subject: f.Site.Subject(e.Path)}, *e, errFetching)
+		} else {
+			small = append(small, seq)
+		}
+	}
+	p := newPipeline(f.subscriber)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer p.finish()
-		return s.conn.Fetch(ctx, s.Site, v.seqs, func(d stream.Delivery) error {
+		return f.conn.Fetch(ctx, f.Site, small, func(d stream.Delivery) error {
 			return p.put(ctx, &item{delivery: d})
 		})
 	})
@@ -188,7 +205,7 @@ func (s *subscriber) repair(ctx context.Context, v *survey) (failed uint64, err 
 		g.Go(func() error { return p.stage(ctx) })
 	}
 	var group []*item
-	g.Go(func() error {
+	g.Go(func() (err error) {
 		done := 0
 		for {
 			if group, _, err = p.next(ctx, nil, nil); err != nil {
@@ -197,71 +214,24 @@ func (s *subscriber) repair(ctx context.Context, v *survey) (failed uint64, err 
 				}
 				return err
 			}
-			low, err := s.settle(ctx, group)
-			if err != nil {
+			if _, _, err := f.settle(ctx, group); err != nil {
 				return err
 			}
-			if low > 0 && (failed == 0 || low < failed) {
-				failed = low
-			}
+			f.last = f.holdings.Cut(f.last, mostFailed)
 			done += len(group)
 			p.release(group)
 			group = nil
-			if s.Progress != nil {
-				s.Progress(done, len(v.seqs))
+			if f.Progress != nil {
+				f.Progress(done, len(small))
 			}
 		}
 	})
-	err = g.Wait()
+	err := g.Wait()
 	p.drain(group)
-	return failed, err
+	f.last = f.holdings.Cut(f.last, mostFailed)
+	return err
 }
 
-// settle commits a group of a reconcile: refused entries are parked, and the
-// lowest sequence that must come again is returned, 0 if none.
-func (s *subscriber) settle(ctx context.Context, group []*item) (low uint64, err error) {
-	later := func(it *item, cause error) {
-		s.status.held(it.entry.Path, cause)
-		if low == 0 || it.delivery.Seq < low {
-			low = it.delivery.Seq
-		}
-	}
-	var staged []*apply.Staged
-	var of []*item
-	for _, it := range group {
-		if it.large {
-			it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
-		}
-		switch {
-		case it.staged != nil:
-			staged, of = append(staged, it.staged), append(of, it)
-		case ctx.Err() != nil:
-			return 0, ctx.Err()
-		case it.err != nil && apply.Permanent(it.err):
-			if err := s.park(it); err != nil {
-				return 0, err
-			}
-		case it.err != nil:
-			later(it, it.err)
-		}
-	}
-	results, err := s.tree.Commit(ctx, staged)
-	if err != nil {
-		return 0, err
-	}
-	for i, r := range results {
-		it := of[i]
-		switch {
-		case r.Err == nil:
-			s.applied(it, r.Outcome)
-		case apply.Permanent(r.Err):
-			it.err = r.Err
-			if err := s.park(it); err != nil {
-				return 0, err
-			}
-		default:
-			later(it, r.Err)
-		}
-	}
-	return low, nil
-}
+// mostFailed bounds what a reconcile holds because it failed: as much as a
+// consumer has on its way at most, to which the rest is left.
+const mostFailed = 4096

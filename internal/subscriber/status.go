@@ -106,13 +106,13 @@ func (s *status) held(path events.Path, cause error) {
 }
 
 // follow notes where the node stands.
-func (s *status) follow(mark apply.Watermark, held []hold) {
+func (s *status) follow(mark apply.Watermark, held []*hold) {
 	s.mu.Lock()
 	s.now.Seq = mark.Seq
 	s.now.HeldAll = len(held)
 	s.now.Held = s.now.Held[:0]
-	for _, h := range held[:min(len(held), statusCauses)] {
-		s.now.Held = append(s.now.Held, Cause{strconv.Quote(h.entry.Path.String()), h.cause})
+	for _, x := range held[:min(len(held), statusCauses)] {
+		s.now.Held = append(s.now.Held, Cause{strconv.Quote(x.entry.Path.String()), x.cause})
 	}
 	s.mu.Unlock()
 	s.signal()

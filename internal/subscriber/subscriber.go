@@ -212,23 +212,23 @@ func (s *subscriber) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f := newFollower(s, mark)
 	if why := unfit(mark, ok, s.Site, info, lease); s.needed != notNeeded || why != "" {
 		// What was applied a moment ago need not be read again.
-		if mark, err = s.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed != foreignOnly); err != nil {
+		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed != foreignOnly); err != nil {
 			return err
 		}
 		s.needed, s.reconciled = notNeeded, time.Now()
 	}
 	s.ConfirmDelete = false // it was of the first time
-	if err := consumer.Reset(ctx, mark.Seq+1); err != nil {
+	if err := consumer.Reset(ctx, f.last+1); err != nil {
 		return err
 	}
-	s.Log.Info("following", "site", s.Site, "node", s.Node, "path", strconv.Quote(s.Root), "seq", mark.Seq)
+	s.Log.Info("following", "site", s.Site, "node", s.Node, "path", strconv.Quote(s.Root), "seq", f.last)
 	s.wait("")
 
 	ctx, cancel := context.WithDeadline(ctx, s.reconciled.Add(s.Reconcile))
 	defer cancel()
-	f := newFollower(s, mark)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.run(gctx) })
 	g.Go(func() error {

@@ -49,7 +49,10 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	if !repair {
 		return v, found.blind
 	}
-	_, err = s.reconcile(ctx, "an operator asked for it", checksum)
+	f := newFollower(s, mark)
+	if err = f.reconcile(ctx, "an operator asked for it", checksum); err == nil {
+		err = f.finish(ctx)
+	}
 	if err == nil {
 		if found, err = s.look(ctx, checksum, nil); err == nil {
 			v.Left = len(found.seqs) + len(found.foreign)
