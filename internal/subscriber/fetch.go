@@ -21,95 +21,129 @@ type fetches struct {
 	s       *subscriber
 	g       *errgroup.Group
 	ctx     context.Context
-	running map[events.Path]*fetchJob
-	arrived chan *fetchJob // those that ended; there is room for all
+	running map[*fetchJob]bool
+	busy    map[events.Path]bool // paths that running jobs stage
+	arrived chan *fetchJob       // those that ended; there is room for all
 }
 
-// A fetchJob is one body on its way.
+// A fetchJob is a body on its way, or several small ones, which share a
+// request and a commit.
 type fetchJob struct {
-	hold   *hold
-	item   *item // when it has ended; nil: the stream has no such message any more
+	holds  []*hold
+	items  []*item // of each, when the job has ended
 	cancel context.CancelFunc
 }
 
-// fetchSlots is how many large bodies are on their way at once.
-const fetchSlots = 4
+// errSuperseded is what became of an entry that the stream no longer has: the
+// newer one comes, or came.
+var errSuperseded = errors.New("superseded")
+
+const (
+	fetchSlots = 4       // jobs at once
+	fetchBytes = 8 << 20 // of bodies in a job of several
+)
 
 func newFetches(ctx context.Context, s *subscriber, g *errgroup.Group) *fetches {
 	return &fetches{
-		s: s, g: g, ctx: ctx,
-		running: make(map[events.Path]*fetchJob), arrived: make(chan *fetchJob, fetchSlots),
+		s: s, g: g, ctx: ctx, running: make(map[*fetchJob]bool), busy: make(map[events.Path]bool),
+		arrived: make(chan *fetchJob, fetchSlots),
 	}
 }
 
 // Fill gives up what is not held any more, begins with the next bodies if there
 // is a slot for them, and reports whether any is on its way.
 func (f *fetches) Fill(h *holdings) bool {
-	for _, j := range f.running {
-		if j.hold.gone {
+	for j := range f.running {
+		if !slices.ContainsFunc(j.holds, func(x *hold) bool { return !x.gone }) {
 			j.cancel()
 		}
 	}
-	for i := 0; i < len(h.bodies) && len(f.running) < fetchSlots; {
-		x := h.bodies[i]
-		if !x.gone && f.running[x.entry.Path] != nil { // an older one of this path, that ends now
-			i++
-			continue
+	for len(f.running) < fetchSlots {
+		holds := f.next(h)
+		if len(holds) == 0 {
+			break
 		}
-		h.bodies = slices.Delete(h.bodies, i, i+1)
-		if !x.gone {
-			f.start(x)
-		}
+		f.start(holds)
 	}
 	return len(f.running) > 0
 }
 
-func (f *fetches) start(x *hold) {
+// next takes the bodies of a job from the queue. Calls of StageChunks for one
+// path must not overlap: one that is busy with an older body waits.
+func (f *fetches) next(h *holdings) (holds []*hold) {
+	size := int64(0)
+	for i := 0; i < len(h.bodies); {
+		x := h.bodies[i]
+		if !x.gone {
+			if f.busy[x.entry.Path] {
+				i++
+				continue
+			}
+			if size += x.entry.Size; len(holds) > 0 && size > fetchBytes {
+				break
+			}
+			f.busy[x.entry.Path] = true
+			holds = append(holds, x)
+		}
+		h.bodies = slices.Delete(h.bodies, i, i+1)
+	}
+	return holds
+}
+
+func (f *fetches) start(holds []*hold) {
 	ctx, cancel := context.WithCancel(f.ctx)
-	j := &fetchJob{hold: x, cancel: cancel}
-	f.running[x.entry.Path] = j
+	j := &fetchJob{holds: holds, cancel: cancel}
+	f.running[j] = true
 	f.g.Go(func() error {
 		defer cancel()
-		j.item = f.s.fetch(ctx, x.delivery, x.entry)
+		j.run(ctx, f.s)
 		f.arrived <- j
 		return nil
 	})
 }
 
-// fetch gets the message of a held entry, which has the list of chunks, and
-// stages its body; nil if the stream does not have it any more.
-func (s *subscriber) fetch(ctx context.Context, d stream.Delivery, e events.Entry) *item {
-	it := &item{delivery: d, entry: e}
-	found := false
-	it.err = s.conn.Fetch(ctx, s.Site, []uint64{d.Seq}, func(d stream.Delivery) error {
-		it.delivery.Payload = d.Payload
-		found = true
+// run gets the messages of the held entries, which have the lists of chunks,
+// and stages the bodies.
+func (j *fetchJob) run(ctx context.Context, s *subscriber) {
+	bySeq := make(map[uint64]*item, len(j.holds))
+	seqs := make([]uint64, len(j.holds))
+	for i, x := range j.holds {
+		it := &item{delivery: x.delivery, entry: x.entry, err: errSuperseded}
+		seqs[i], bySeq[x.delivery.Seq] = x.delivery.Seq, it
+		j.items = append(j.items, it)
+	}
+	err := s.conn.Fetch(ctx, s.Site, seqs, func(d stream.Delivery) error {
+		bySeq[d.Seq].delivery.Payload, bySeq[d.Seq].err = d.Payload, nil
 		return nil
 	})
-	if it.err == nil && !found {
-		return nil
+	for _, it := range j.items {
+		switch {
+		case it.err == nil:
+			it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
+		case err != nil: // it was not asked for
+			it.err = err
+		}
 	}
-	if it.err == nil {
-		it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
-	}
-	return it
 }
 
 // Take frees the slot of a job that has arrived, and of those that have
-// besides, and returns the jobs whose entries are still held.
-func (f *fetches) Take(j *fetchJob) (jobs []*fetchJob) {
+// besides, and returns the items whose entries are still held.
+func (f *fetches) Take(j *fetchJob) (items []*item) {
 	for {
-		delete(f.running, j.hold.entry.Path)
-		if j.hold.gone {
-			j.discard()
-		} else {
-			j.hold.fetching = false
-			jobs = append(jobs, j)
+		delete(f.running, j)
+		for i, x := range j.holds {
+			delete(f.busy, x.entry.Path)
+			x.fetching = false
+			if x.gone {
+				j.items[i].discard()
+			} else {
+				items = append(items, j.items[i])
+			}
 		}
 		select {
 		case j = <-f.arrived:
 		default:
-			return jobs
+			return items
 		}
 	}
 }
@@ -127,7 +161,7 @@ func (f *fetches) drain() {
 }
 
 func (j *fetchJob) discard() {
-	if j.item != nil {
-		j.item.discard()
+	for _, it := range j.items {
+		it.discard()
 	}
 }

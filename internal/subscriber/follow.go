@@ -25,6 +25,7 @@ type follower struct {
 	mark     apply.Watermark
 	last     uint64    // the newest message that was committed, parked or held
 	lastTime time.Time // when it was stored
+	base     uint64    // last, after a reconcile
 	holdings holdings
 	fetches  *fetches
 	retryAt  time.Time // when what is held is tried next; zero: nothing is
@@ -122,19 +123,19 @@ func (f *follower) finish(ctx context.Context) error {
 	return err
 }
 
-// arrive commits a large body that was fetched, and others that were meanwhile.
-func (f *follower) arrive(ctx context.Context, body *fetchJob) error {
+// arrive commits large bodies that were fetched.
+func (f *follower) arrive(ctx context.Context, bodies *fetchJob) error {
 	start := time.Now()
 	var group []*item
 	var acks []stream.Delivery
-	for _, j := range f.fetches.Take(body) {
-		if j.item == nil { // superseded: the newer entry comes, or came
-			f.holdings.Release(j.hold.delivery.Seq)
-			acks = append(acks, j.hold.delivery)
+	for _, it := range f.fetches.Take(bodies) {
+		if errors.Is(it.err, errSuperseded) {
+			f.holdings.Release(it.delivery.Seq)
+			acks = append(acks, it.delivery)
 			continue
 		}
-		defer j.item.discard()
-		group = append(group, j.item)
+		defer it.discard()
+		group = append(group, it)
 	}
 	slices.SortFunc(group, func(a, b *item) int { return cmp.Compare(a.delivery.Seq, b.delivery.Seq) })
 	n, err := f.apply(ctx, group, acks)
@@ -280,7 +281,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 	}
 	n := len(done)
 	if at := f.holdings.Before(f.last); at > f.mark.Seq {
-		f.mark.Seq, f.mark.Time = at, f.lastTime
+		f.mark.Seq, f.mark.Time, f.mark.Lacking = at, f.lastTime, at < f.base
 		if err := f.tree.Mark(f.mark); err != nil {
 			return n, err
 		}

@@ -141,7 +141,8 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	f.mark = apply.Watermark{
 		Site: f.Site, Stream: v.info.Created, Epoch: v.lease, Seq: f.holdings.Before(f.last), Time: start.UTC(), Unswept: !v.sealed,
 	}
-	f.lastTime = f.mark.Time
+	f.lastTime, f.base = f.mark.Time, f.last
+	f.mark.Lacking = f.mark.Seq < f.base
 	removed := 0
 	if f.Foreign == apply.TrashForeign && v.sealed {
 		if removed, err = f.tree.RemoveForeign(ctx, v.foreign); err != nil {

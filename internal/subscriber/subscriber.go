@@ -189,6 +189,7 @@ type need string
 const (
 	notNeeded   need = ""
 	foreignOnly need = "the stream was sealed: what is foreign can be told now"
+	unmended    need = "the last one left large files to be fetched, or what failed"
 	whole       need = "it is time to"
 )
 
@@ -212,10 +213,13 @@ func (s *subscriber) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if mark.Lacking && s.needed == notNeeded {
+		s.needed = unmended
+	}
 	f := newFollower(s, mark)
 	if why := unfit(mark, ok, s.Site, info, lease); s.needed != notNeeded || why != "" {
-		// What was applied a moment ago need not be read again.
-		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed != foreignOnly); err != nil {
+		// What we applied ourselves need not be read again.
+		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed == whole); err != nil {
 			return err
 		}
 		s.needed, s.reconciled = notNeeded, time.Now()
