@@ -60,8 +60,9 @@ var (
 
 // Ack tells the server that the message need not come again. It does not wait:
 // one that gets lost means that the message comes again. It may be called from
-// any goroutine, more than once, and after Run has returned. Without a
-// connection the error is [ErrDisconnected].
+// any goroutine, more than once, and after Run has returned. Where no consumer
+// delivered the message it does nothing. Without a connection the error is
+// [ErrDisconnected].
 func (d *Delivery) Ack() error { return d.respond(ackBody) }
 
 // InProgress gives the message another AckWait.

@@ -17,7 +17,10 @@
 // stands: at start the durable consumer is reset to the message after it, so
 // that redelivery comes in order. Without a watermark that fits the stream the
 // node reconciles first: it reads the snapshot, compares the tree, fetches
-// what differs, and moves what the source does not have to the trash.
+// what differs, and moves what the source does not have to the trash. Large
+// bodies it leaves held, with what failed, and follows from the snapshot's end:
+// it is current for all others while they arrive. After a crash it compares
+// again, without reading the files, rather than have all of that delivered.
 //
 // # Invariants
 //

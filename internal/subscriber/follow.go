@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"treecast/internal/apply"
-	"treecast/internal/events"
 	"treecast/internal/stream"
 )
 
@@ -172,103 +171,6 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", group[len(group)-1].delivery.Pending,
 		"held", len(f.holdings.list), "elapsed", time.Since(start))
 	return nil
-}
-
-// holdProgress is how often the broker is told that what is held is at work,
-// so that it does not send it again.
-const holdProgress = 20 * time.Second
-
-// retry tries what is held.
-func (f *follower) retry(ctx context.Context) error {
-	if time.Since(f.told) > holdProgress {
-		f.told = time.Now()
-		for _, x := range f.holdings.list {
-			if err := x.delivery.InProgress(); err != nil { // then it comes again, and is held already
-				f.Log.Debug("in-progress not sent", "seq", x.delivery.Seq, "err", err)
-			}
-		}
-	}
-	due := f.holdings.Due()
-	if len(due) == 0 {
-		return nil
-	}
-	f.holdings.attempts++
-	n, err := f.try(ctx, due)
-	if n > 0 {
-		f.holdings.attempts = 0
-		f.Log.Info("held entries applied", "entries", n, "held", len(f.holdings.list))
-	}
-	return err
-}
-
-// tryFreed tries what was held behind what is not held any more.
-func (f *follower) tryFreed(ctx context.Context) error {
-	for due := f.holdings.Freed(); len(due) > 0; due = f.holdings.Freed() {
-		if _, err := f.try(ctx, due); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// try tries held entries again, in order and a part at a time; large bodies
-// are fetched. It returns how many were applied.
-func (f *follower) try(ctx context.Context, due []*hold) (applied int, err error) {
-	small := make([]*hold, 0, len(due))
-	for _, x := range due {
-		if x.entry.Body == events.ChunksBody {
-			f.holdings.Fetch(x)
-		} else {
-			small = append(small, x)
-		}
-	}
-	for part := range slices.Chunk(small, heldAtOnce) {
-		n, err := f.tryPart(ctx, part)
-		applied += n
-		if err != nil {
-			return applied, err
-		}
-	}
-	return applied, nil
-}
-
-// heldAtOnce bounds what a try fetches and stages.
-const heldAtOnce = 64
-
-// tryPart fetches the messages of held entries and applies them. What the
-// stream no longer has was superseded: the newer entry comes, or came.
-func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
-	bySeq := make(map[uint64]*hold, len(part))
-	seqs := make([]uint64, len(part))
-	for i, x := range part {
-		seqs[i] = x.delivery.Seq
-		bySeq[seqs[i]] = x
-	}
-	var items []*item
-	defer func() {
-		for _, it := range items {
-			it.discard()
-		}
-	}()
-	err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
-		it := &item{delivery: d, ready: make(chan struct{})}
-		it.stage(ctx, f.Site, f.tree)
-		it.delivery = bySeq[d.Seq].delivery // the one that can be acked
-		it.delivery.Payload = d.Payload
-		delete(bySeq, d.Seq)
-		items = append(items, it)
-		return nil
-	})
-	if err != nil {
-		f.Log.Warn("held entries not fetched", "entries", len(part), "err", err)
-		return 0, ctx.Err()
-	}
-	var acks []stream.Delivery
-	for seq, x := range bySeq {
-		f.holdings.Release(seq)
-		acks = append(acks, x.delivery)
-	}
-	return f.apply(ctx, items, acks)
 }
 
 // apply settles a group, moves the watermark, and acks what of the group need
