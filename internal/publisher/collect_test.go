@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"treecast/internal/broker"
 	"treecast/internal/events"
@@ -19,8 +18,9 @@ import (
 
 const site = events.Site("web")
 
-// connect returns a connection to a broker of its own.
-func connect(t *testing.T) *stream.Conn {
+// newTestSession returns the session of a publisher with a broker of its own.
+// Nothing runs: no rounds, no uploads, no collection.
+func newTestSession(t *testing.T) *session {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	b, err := broker.Start(t.Context(), broker.Options{StoreDir: t.TempDir(), DontListen: true, Log: log})
@@ -33,132 +33,222 @@ func connect(t *testing.T) *stream.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return c
-}
-
-// TestNothingNamedIsCollected: large files of a few bodies come, go, move and
-// come back while the collection, with next to no grace, removes what has no
-// name. At no time does an entry that lives lack an object.
-func TestNothingNamedIsCollected(t *testing.T) {
-	c := connect(t)
-	root := t.TempDir()
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
-		o := Options{Site: site, Root: root, ConfirmDelete: true, GCGrace: time.Nanosecond, Log: slog.New(slog.DiscardHandler)}
-		if err := Run(ctx, c, o); err != nil {
-			t.Error(err)
-		}
-	})
-	done := make(chan struct{})
-	running.Go(func() {
-		defer close(done)
-		rewrite(t, root, 250)
-	})
-	codec, err := events.NewCodec(1)
+	p, err := open(c, &Options{Site: site, Root: t.TempDir(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer codec.Close()
-	checks, checking := 0, true
-	for checking {
-		select {
-		case <-done:
-			checking = false
-		default:
+	t.Cleanup(func() {
+		if err := p.close(); err != nil {
+			t.Error(err)
 		}
-		checks += lacking(t, c, codec)
+	})
+	s, err := p.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Log("live entries looked at:", checks)
-	// In the end the bucket has what is named, and no more.
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		garbage := 0
-		if err := FindGarbage(t.Context(), c, site, func(Garbage) { garbage++ }); err != nil {
+	t.Cleanup(s.end)
+	bucket, err := s.lease.OpenBucket(t.Context(), s.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.collection = newCollection(s, bucket)
+	s.uploads = newUploads(t.Context(), s, bucket, nil)
+	return s
+}
+
+// A body is what a file's pieces are.
+type body []string
+
+// digests names the pieces.
+func (b body) digests() []events.Digest {
+	digests := make([]events.Digest, len(b))
+	for i, piece := range b {
+		digests[i] = events.Sum([]byte(piece))
+	}
+	return digests
+}
+
+// store uploads a body without publishing it.
+func store(t *testing.T, s *session, b body) *upload {
+	t.Helper()
+	j := &upload{}
+	for i, d := range b.digests() {
+		pack := func() ([]byte, bool) { return []byte(b[i]), false }
+		if err := s.uploads.store(t.Context(), j, d, pack, nil); err != nil {
 			t.Fatal(err)
 		}
-		if garbage == 0 {
-			break
+	}
+	return j
+}
+
+// publish publishes the entry of a file that has that body; of none, that it is
+// deleted.
+func publish(t *testing.T, s *session, name string, b body) {
+	t.Helper()
+	path, err := events.ParsePath(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := events.Entry{Path: path, Kind: events.Tombstone, Epoch: s.lease.Epoch()}
+	var payload []byte
+	if b != nil {
+		e = events.Entry{Path: path, Kind: events.File, Mode: 0o644, Epoch: e.Epoch, Body: events.ChunksBody, Average: events.AverageFor(1, 0)}
+		var list events.ChunkList
+		for i, d := range b.digests() {
+			list = append(list, events.Chunk{Digest: d, Size: int64(len(b[i]))})
+			e.Size += int64(len(b[i]))
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d objects are left", garbage)
+		payload = s.codec.PackList(list).Payload
+	}
+	m, err := s.message(&e, payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.lease.Publish(t.Context(), []stream.Message{*m})...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// has fails the test unless all of a body is in the bucket, or nothing of it.
+func has(t *testing.T, s *session, b body, want bool) {
+	t.Helper()
+	got := 0
+	err := s.conn.Bodies(site).Get(t.Context(), b.digests(), func(i int, data []byte, _ bool) error {
+		if string(data) != b[i] {
+			t.Errorf("%q is %q", b[i], data)
+		}
+		got++
+		return nil
+	})
+	if err != nil && !errors.Is(err, stream.ErrNoObject) || want != (err == nil) || !want && got > 0 {
+		t.Fatalf("%d of %q are there: %v", got, b, err)
+	}
+}
+
+// swept sweeps once.
+func swept(ctx context.Context, s *session, urgent bool) (sweep, error) {
+	sw := sweep{collection: s.collection, urgent: urgent, start: time.Now()}
+	err := sw.run(ctx)
+	return sw, err
+}
+
+func sweepOnce(t *testing.T, s *session, urgent bool) sweep {
+	t.Helper()
+	sw, err := swept(t.Context(), s, urgent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sw
+}
+
+func TestSweepRemovesWhatHasNoName(t *testing.T) {
+	s := newTestSession(t)
+	one, two, shared := body{"a", "b"}, body{"b", "c"}, body{"b"}
+	s.collection.pins.Release(&store(t, s, one).pinned, 0)
+	s.collection.pins.Release(&store(t, s, two).pinned, 0)
+	publish(t, s, "one", one)
+	publish(t, s, "two", two)
+	if sw := sweepOnce(t, s, true); sw.removed+sw.marked > 0 {
+		t.Fatalf("%+v", sw)
+	}
+	publish(t, s, "two", nil)
+	s.GCGrace = time.Hour
+	if sw := sweepOnce(t, s, false); sw.removed > 0 || sw.marked != 1 || time.Until(sw.due) > time.Hour || time.Until(sw.due) < 50*time.Minute {
+		t.Fatalf("%+v", sw)
+	}
+	has(t, s, two, true)
+	// It is put back, and gone again: the grace begins anew.
+	s.collection.pins.Release(&store(t, s, two).pinned, 0)
+	if sw := sweepOnce(t, s, false); sw.removed > 0 || sw.marked != 1 {
+		t.Fatalf("%+v", sw)
+	}
+	s.GCGrace = 0
+	if sw := sweepOnce(t, s, false); sw.removed != 1 || sw.waiting > 0 {
+		t.Fatalf("%+v", sw)
+	}
+	has(t, s, body{"c"}, false)
+	has(t, s, one, true)
+	has(t, s, shared, true)
+}
+
+// What an upload relies on stays until its entry is there, and so does, without
+// an entry that can be read, everything.
+func TestSweepLeavesWhatMayBeNamed(t *testing.T) {
+	s := newTestSession(t)
+	b := body{"a", "b"}
+	j := store(t, s, b)
+	sweepOnce(t, s, true)
+	has(t, s, b, true)
+	s.collection.pins.Release(&j.pinned, 0)
+	path, err := events.ParsePath("later")
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := []stream.Message{{Path: path, Subject: site.Subject(path), Header: `{"v":9,"path":"later"}`}}
+	if err := errors.Join(s.lease.Publish(t.Context(), foreign)...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := swept(t.Context(), s, true); !errors.Is(err, errUnread) {
+		t.Fatal(err)
+	}
+	has(t, s, b, true)
+	publish(t, s, "later", nil)
+	sweepOnce(t, s, true)
+	has(t, s, b, false)
+}
+
+// TestNothingNamedIsCollected: files of a few bodies come, go, move and come
+// back while sweep follows sweep without a grace. At no time does an entry that
+// lives lack an object.
+func TestNothingNamedIsCollected(t *testing.T) {
+	s := newTestSession(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	removed := 0
+	var sweeping errgroup.Group
+	sweeping.Go(func() error {
+		for ctx.Err() == nil {
+			sw, err := swept(ctx, s, true)
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+			removed += sw.removed
+		}
+		return nil
+	})
+	r := rand.New(rand.NewPCG(1, 2))
+	live := map[string]body{}
+	for range 600 {
+		name := fmt.Sprint("file", r.IntN(3))
+		switch other := fmt.Sprint("file", r.IntN(3)); r.IntN(4) {
+		case 0:
+			publish(t, s, name, nil)
+			delete(live, name)
+		case 1:
+			if live[name] == nil || name == other {
+				continue
+			}
+			publish(t, s, other, live[name]) // renamed
+			s.collection.pins.Moved()
+			publish(t, s, name, nil)
+			live[other] = live[name]
+			delete(live, name)
+		default:
+			b := body{fmt.Sprint(r.IntN(5)), fmt.Sprint(r.IntN(5)), fmt.Sprint(r.IntN(5))}
+			j := store(t, s, b)
+			publish(t, s, name, b)
+			s.collection.pins.Release(&j.pinned, 0)
+			live[name] = b
+		}
+		for _, b := range live {
+			has(t, s, b, true)
 		}
 	}
 	stop()
-	running.Wait()
-}
-
-// rewrite does so many random changes of a few large files.
-func rewrite(t *testing.T, root string, changes int) {
-	r := rand.New(rand.NewPCG(1, 2))
-	bodies := make([][]byte, 5)
-	for i := range bodies {
-		bodies[i] = make([]byte, 600<<10+i*300<<10)
-		for at := range bodies[i] {
-			bodies[i][at] = byte(r.Uint32())
-		}
-	}
-	file := func() string { return filepath.Join(root, fmt.Sprint("file", r.IntN(4))) }
-	for range changes {
-		var err error
-		switch r.IntN(4) {
-		case 0:
-			err = os.Remove(file())
-		case 1:
-			err = os.Rename(file(), file())
-		default:
-			next := filepath.Join(root, ".next.swp") // left out by the defaults; renamed into place
-			if err = os.WriteFile(next, bodies[r.IntN(len(bodies))], 0o644); err == nil {
-				err = os.Rename(next, file())
-			}
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Error(err)
-		}
-		time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond) // changes come one by one, and in bursts
-	}
-}
-
-// lacking looks at every entry that lives, and fails the test if one lacks an
-// object and still lives then. It returns how many it saw.
-func lacking(t *testing.T, c *stream.Conn, codec *events.Codec) int {
-	t.Helper()
-	var seqs []uint64
-	if _, err := c.Snapshot(t.Context(), site, func(seq uint64, subject, header string) error {
-		e, err := events.Decode(site, subject, header)
-		if err == nil && e.Body == events.ChunksBody {
-			seqs = append(seqs, seq)
-		}
-		return err
-	}); err != nil && !errors.Is(err, stream.ErrNoStream) {
+	if err := sweeping.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Fetch(t.Context(), site, seqs, func(d stream.Delivery) error {
-		e, err := events.Decode(site, d.Subject, d.Header)
-		if err != nil {
-			return err
-		}
-		list, err := codec.List(&e, d.Payload)
-		if err != nil {
-			return err
-		}
-		digests := make([]events.Digest, len(list))
-		for i := range list {
-			digests[i] = list[i].Digest
-		}
-		err = c.Bodies(site).Get(t.Context(), digests, func(i int, data []byte, compressed bool) error {
-			_, err := codec.OpenChunk(list[i], data, compressed, nil)
-			return err
-		})
-		if err == nil {
-			return nil
-		}
-		now, eerr := c.Entry(t.Context(), site, e.Path)
-		if eerr != nil || now != nil && now.Seq == d.Seq {
-			t.Errorf("entry %d of %s lives: %v, %v", d.Seq, e.Path, err, eerr)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+	if removed == 0 {
+		t.Fatal("nothing was removed: this has shown nothing")
 	}
-	return len(seqs)
 }
