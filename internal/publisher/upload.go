@@ -39,6 +39,7 @@ type uploads struct {
 type upload struct {
 	change  change
 	average uint32
+	known   bool            // an earlier version was published in chunks
 	mend    []events.Digest // chunks that a node could not use: looked at, and stored anew
 	pinned  pinned
 	cancel  context.CancelFunc
@@ -72,8 +73,10 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 		before.cancel()
 	}
 	ctx, cancel := context.WithCancel(u.ctx)
+	r := u.s.index.Get(path)
 	j := &upload{
-		change: c, average: u.s.index.Get(path).averageFor(c.meta.Entry.Size), mend: mend, cancel: cancel, ended: make(chan struct{}),
+		change: c, average: r.averageFor(c.meta.Entry.Size), known: r != nil && r.average != 0, mend: mend,
+		cancel: cancel, ended: make(chan struct{}),
 	}
 	u.jobs[path] = j
 	u.g.Go(func() error {
@@ -105,7 +108,21 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 	if err := u.s.settled(j.change); err != nil {
 		return err
 	}
-	meta, list, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, func(ctx context.Context, piece source.Piece) error {
+	was, err := u.was(ctx, j)
+	if err != nil {
+		return err
+	}
+	there := make(map[events.Digest]bool, len(was))
+	for _, c := range was {
+		there[c.Digest] = true
+	}
+	for _, d := range j.mend {
+		delete(there, d)
+	}
+	meta, list, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, was, func(ctx context.Context, piece source.Piece) error {
+		if there[piece.Chunk.Digest] {
+			return nil
+		}
 		return u.store(ctx, j, piece.Chunk.Digest, func() ([]byte, bool) { return u.s.codec.PackChunk(piece.Body) },
 			func(data []byte, compressed bool) bool {
 				_, err := u.s.codec.OpenChunk(piece.Chunk, data, compressed, nil)
@@ -122,6 +139,40 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 	// It is compressed, and packing the same list again gives the same bytes.
 	return u.store(ctx, j, *j.packed.Digest, func() ([]byte, bool) { return j.packed.Object, true },
 		func(data []byte, _ bool) bool { return slices.Equal(data, j.packed.Object) })
+}
+
+// was returns the list of the version that is published, if that was cut with
+// the same average. All of it is pinned while it is published: the bucket has it,
+// and goes on to.
+func (u *uploads) was(ctx context.Context, j *upload) (events.ChunkList, error) {
+	if !j.known {
+		return nil, nil
+	}
+	path := j.change.meta.Entry.Path
+	d, err := u.s.conn.Entry(ctx, u.s.Site, path)
+	if err != nil || d == nil {
+		return nil, err
+	}
+	e, err := events.Decode(u.s.Site, d.Subject, d.Header)
+	if err != nil || e.Body != events.ChunksBody || e.Average != j.average {
+		return nil, nil
+	}
+	list, err := u.s.collection.catalog.list(ctx, &e, d.Payload)
+	if err != nil {
+		return nil, ctx.Err() // it is cut, and looked up, as if it were new
+	}
+	for _, c := range list {
+		if c.Hole() {
+			continue
+		}
+		if err := u.s.collection.pins.Pin(ctx, &j.pinned, c.Digest); err != nil {
+			return nil, err
+		}
+	}
+	if now, err := u.s.conn.Entry(ctx, u.s.Site, path); err != nil || now == nil || now.Seq != d.Seq {
+		return nil, err
+	}
+	return list, nil
 }
 
 // keepFull is how long what an upload has stored that found no more room is kept

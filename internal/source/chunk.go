@@ -24,6 +24,10 @@ type Piece struct {
 // Until then nothing is known of what put was given, but that each piece is
 // what its digest says.
 //
+// was, nil if there is none, is the list of an earlier version that was cut with
+// that average. Where the file still has a chunk of it, that is found by its
+// digest, without looking for the cut: the result is the same, and sooner there.
+//
 // average is what [events.NewChunker] takes, in bytes. A hole of 128 KiB or
 // more is a hole in the list, and not read, where the file system can tell; the
 // data between two of them is cut by itself. Smaller ones are read as zeros.
@@ -42,12 +46,12 @@ type Piece struct {
 // Errors: those of [Tree.Read], with [ErrUnstable] also for a file that is no
 // longer large, and TooLarge for one that cannot be in [events.MaxChunks]
 // chunks; [events.ErrChunks] for an average that no chunker takes.
-func (t *Tree) Chunk(ctx context.Context, p events.Path, average uint32, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
-	return t.chunk(ctx, p, average, events.MaxChunks, put)
+func (t *Tree) Chunk(ctx context.Context, p events.Path, average uint32, was events.ChunkList, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
+	return t.chunk(ctx, p, average, was, events.MaxChunks, put)
 }
 
 // chunk is Chunk with a limit of its own for the list.
-func (t *Tree) chunk(ctx context.Context, p events.Path, average uint32, most int, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
+func (t *Tree) chunk(ctx context.Context, p events.Path, average uint32, was events.ChunkList, most int, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
 	fd, opened, err := t.begin(p)
 	if err != nil {
 		return Meta{}, nil, err
@@ -63,7 +67,7 @@ func (t *Tree) chunk(ctx context.Context, p events.Path, average uint32, most in
 		return Meta{}, nil, ErrBusy
 	}
 	_ = unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL) // a hint: without it the file is read all the same
-	r, err := newReading(t, p, fd, opened, average, most, put)
+	r, err := newReading(t, p, fd, opened, average, was, most, put)
 	if err != nil {
 		return Meta{}, nil, err
 	}

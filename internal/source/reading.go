@@ -49,6 +49,7 @@ type reading struct {
 	extents extents
 	cutter  *events.Chunker // none has been cut with it yet; nil: make another
 	source  *section        // what cutter reads
+	guess   guess
 
 	// From the reader to the others. Both channels have room for all that can
 	// be in flight: sending never waits.
@@ -68,19 +69,21 @@ type reading struct {
 type flight struct {
 	index int
 	size  int64
-	buf   *[]byte      // nil for a hole
-	users atomic.Int32 // the last one frees it
+	sum   events.Digest // zero: not known yet
+	buf   *[]byte       // nil for a hole
+	users atomic.Int32  // the last one frees it
 }
 
 func (f *flight) body() []byte { return (*f.buf)[:f.size] }
 
-func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, most int, put func(context.Context, Piece) error) (*reading, error) {
+func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, was events.ChunkList, most int, put func(context.Context, Piece) error) (*reading, error) {
 	r := &reading{
 		tree: t, path: p, fd: fd, opened: opened, average: average, most: most, put: put,
 		extents: extents{size: opened.Entry.Size, seek: func(off int64, whence int) (int64, error) {
 			return unix.Seek(fd, off, whence) // a regular file's does not wait: never EINTR
 		}},
 		source: &section{},
+		guess:  newGuess(was, average),
 		whole:  make(chan *flight, inFlight),
 		chunks: make(chan *flight, inFlight),
 	}
@@ -117,9 +120,8 @@ func (r *reading) read(ctx context.Context) error {
 		case err != nil:
 			return r.seekError(err)
 		case hole:
-			var f *flight
-			if f, err = r.launch(ctx, end-at); err == nil {
-				r.send(f)
+			if err = r.room(ctx); err == nil {
+				err = r.send(&flight{size: end - at})
 			}
 		default:
 			err = r.cut(ctx, section{ctx: ctx, path: r.path, fd: r.fd, at: at, end: end})
@@ -175,63 +177,109 @@ func (r *reading) seekError(err error) error {
 
 // cut reads a section that has data and sends it on in chunks.
 func (r *reading) cut(ctx context.Context, s section) error {
-	if size := s.end - s.at; size <= int64(r.average)/4 {
+	var last *flight // came as guessed; whether it ends there, the next one tells
+	for s.at < s.end {
+		if err := r.room(ctx); err != nil {
+			return err
+		}
+		f := &flight{buf: r.buffer()}
+		if c, ok := r.guess.next(s.end - s.at); ok {
+			f.size = c.Size
+			if err := s.look(f.body()); err != nil {
+				return err
+			}
+			if f.sum = events.Sum(f.body()); f.sum == c.Digest {
+				if last != nil {
+					if err := r.send(last); err != nil {
+						return err
+					}
+				}
+				last = f
+				s.at += f.size
+				continue
+			}
+			r.guess.missed()
+		}
+		if last != nil {
+			r.free(f)
+			s.at -= last.size
+			f, last = last, nil
+		}
+		var err error
+		if s.at, err = r.search(ctx, s, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// search sends chunks of a section that a chunker cuts, until one of them is of
+// the list that is known, or the section ends. f has the first one's room. It
+// returns where it is then.
+func (r *reading) search(ctx context.Context, s section, f *flight) (at int64, err error) {
+	if left := s.end - s.at; left <= int64(r.average)/4 {
 		// No chunker would cut it, and each would be new.
-		f, err := r.launch(ctx, size)
-		if err != nil {
-			return err
+		f.size, f.sum = left, events.Digest{}
+		if err := s.look(f.body()); err != nil {
+			return 0, err
 		}
-		f.buf = r.buffer()
-		if _, err := io.ReadFull(&s, f.body()); err != nil {
-			return err
-		}
-		r.send(f)
-		return nil
+		return s.end, r.send(f)
 	}
 	cutter := r.cutter
 	if r.cutter = nil; cutter == nil {
-		var err error
 		if cutter, err = events.NewChunker(r.source, r.average); err != nil {
-			return err
+			return 0, err
 		}
 	}
+	at = s.at
 	*r.source = s
-	for {
+	for known := false; !known; {
 		chunk, err := cutter.Next()
 		if err == io.EOF { //nolint:errorlint // what Next promises
-			return nil
+			break
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
-		f, err := r.launch(ctx, int64(len(chunk)))
-		if err != nil {
-			return err
+		if f == nil {
+			if err := r.room(ctx); err != nil {
+				return 0, err
+			}
+			f = &flight{buf: r.buffer()}
 		}
-		f.buf = r.buffer()
+		f.size = int64(len(chunk))
 		copy(f.body(), chunk)
-		r.send(f)
+		f.sum, known = r.guess.found(chunk)
+		if err := r.send(f); err != nil {
+			return 0, err
+		}
+		at += f.size
+		f = nil
 	}
+	return at, nil
 }
 
-// launch waits for room and gives the next piece its place in the list.
-func (r *reading) launch(ctx context.Context, size int64) (*flight, error) {
+// room waits for room for one more piece.
+func (r *reading) room(ctx context.Context) error {
 	select {
 	case r.slots <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.list) == r.most {
-		return nil, &SkipError{r.path.String(), TooLarge}
-	}
-	r.list = append(r.list, events.Chunk{Size: size})
-	return &flight{index: len(r.list) - 1, size: size}, nil
 }
 
-// send hands a piece on to those that hash it.
-func (r *reading) send(f *flight) {
+// send gives the next piece its place in the list, and hands it on to those that
+// hash it.
+func (r *reading) send(f *flight) error {
+	r.mu.Lock()
+	if len(r.list) == r.most {
+		r.mu.Unlock()
+		return &SkipError{r.path.String(), TooLarge}
+	}
+	f.index = len(r.list)
+	r.list = append(r.list, events.Chunk{Size: f.size})
+	r.mu.Unlock()
 	if f.buf == nil {
 		f.users.Store(1)
 	} else {
@@ -239,16 +287,22 @@ func (r *reading) send(f *flight) {
 		r.chunks <- f
 	}
 	r.whole <- f
+	return nil
 }
 
 // land lets go of a piece, and makes room if nobody else uses it.
 func (r *reading) land(f *flight) {
 	if f.users.Add(-1) == 0 {
-		if f.buf != nil {
-			r.tree.bodies.Put(f.buf)
-		}
-		<-r.slots
+		r.free(f)
 	}
+}
+
+// free gives back a piece's room.
+func (r *reading) free(f *flight) {
+	if f.buf != nil {
+		r.tree.bodies.Put(f.buf)
+	}
+	<-r.slots
 }
 
 // buffer returns room for a chunk of any size.
@@ -302,7 +356,10 @@ func (r *reading) putChunks(ctx context.Context) error {
 			return err
 		}
 		body := f.body()
-		c := events.Chunk{Digest: events.Sum(body), Size: f.size}
+		c := events.Chunk{Digest: f.sum, Size: f.size}
+		if f.sum == (events.Digest{}) {
+			c.Digest = events.Sum(body)
+		}
 		r.mu.Lock()
 		r.list[f.index] = c
 		r.mu.Unlock()
@@ -312,36 +369,4 @@ func (r *reading) putChunks(ctx context.Context) error {
 		r.land(f)
 	}
 	return nil
-}
-
-// A section is the reader of a file's bytes from at to end. It ends with
-// io.EOF there and nowhere else.
-type section struct {
-	ctx     context.Context //nolint:containedctx // an io.Reader gets none
-	path    events.Path
-	fd      int
-	at, end int64
-}
-
-func (s *section) Read(b []byte) (int, error) {
-	if s.at == s.end {
-		return 0, io.EOF
-	}
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := pread(s.path, s.fd, b[:min(int64(len(b)), s.end-s.at, readBytes)], s.at)
-	if err == nil && n == 0 && len(b) > 0 {
-		err = ErrUnstable // it shrank
-	}
-	s.at += int64(n)
-	return n, err
-}
-
-func pread(p events.Path, fd int, b []byte, at int64) (int, error) {
-	n, err := retry(func() (int, error) { return unix.Pread(fd, b, at) })
-	if err != nil {
-		return 0, &PathError{"read", p, err}
-	}
-	return n, nil
 }

@@ -36,6 +36,9 @@ const (
 	pingInterval = 20 * time.Second // a half-open connection is found in a minute
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 2 * time.Second
+	// An inbox has room for any answer that is asked for; what it takes is
+	// scanned by the collector all the time.
+	inboxMessages = 2 * snapshotBatch
 )
 
 // InboxPrefix is what the subjects of all replies to a connection of that name
@@ -89,6 +92,7 @@ func (o *ConnectOptions) natsOptions() ([]nats.Option, error) {
 		nats.ReconnectBufSize(-1), // a publish fails now or not at all
 		nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(backoff),
+		nats.SyncQueueLen(inboxMessages),
 	}
 	if o.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(o.InProcess))
