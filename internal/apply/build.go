@@ -24,6 +24,7 @@ type build struct {
 	part  file
 	start []int64 // of each chunk in the body
 	spent []bool  // chunks that are in the part, true or not; owned by fill
+	doubt bool    // each chunk that is fetched is checked, not the whole alone
 	ready *frontier
 }
 
@@ -70,7 +71,8 @@ func (s *Staged) build(ctx context.Context, fetch Fetcher) error {
 }
 
 // run fills the part and checks the whole of it. Only if that is wrong is each
-// chunk checked: something that was taken for known was not what it was.
+// chunk checked: something that was taken for known was not what it was, or a
+// chunk is altered in the bucket.
 func (b *build) run(ctx context.Context, fetch Fetcher) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -79,7 +81,8 @@ func (b *build) run(ctx context.Context, fetch Fetcher) error {
 	if err != nil || right {
 		return err
 	}
-	b.t.log.Warn("bytes of this node are not what they were, chunks are checked one by one", "path", quote(b.e.Path))
+	b.t.log.Warn("a body is not what its digest says, its chunks are checked one by one", "path", quote(b.e.Path))
+	b.doubt = true
 	clear(b.spent)
 	if err := b.keepPart(ctx); err != nil {
 		return err
@@ -97,6 +100,7 @@ func (b *build) prepare(ctx context.Context) error {
 		return err
 	}
 	sparse := slices.ContainsFunc(b.list, events.Chunk.Hole)
+	b.doubt = st.size > 0 // an earlier try did not end well
 	if st.size > 0 && !sparse {
 		if err := b.keepPart(ctx); err != nil {
 			return err
@@ -297,6 +301,9 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 	var got atomic.Int64
 	var disk atomic.Pointer[error] // what failed here: fetch may say it as if it had failed there
 	err := fetch.Fetch(ctx, lacking, func(c events.Chunk, body []byte) error {
+		if b.doubt && events.Sum(body) != c.Digest {
+			return events.ErrDigest
+		}
 		for _, i := range places[c.Digest] {
 			if _, err := b.part.WriteAt(body, b.start[i]); err != nil {
 				disk.CompareAndSwap(nil, &err)

@@ -11,10 +11,11 @@ import (
 
 // A Fetcher has the chunks that a node does not have.
 type Fetcher interface {
-	// Fetch calls got with the bytes of each of chunks, in any order, from
-	// several goroutines if it likes, each checked against its digest. body is
-	// the caller's again when got returns. An error of got ends it and is
-	// returned. What it cannot get is an error after all others were got.
+	// Fetch calls got with the bytes of each of chunks, as many as the chunk
+	// has, in any order, from several goroutines if it likes. body is the
+	// caller's again when got returns. [events.ErrDigest] of got says that they
+	// are not the chunk's; another error of got ends Fetch and is returned. What
+	// it cannot get is an error after all others were got.
 	Fetch(ctx context.Context, chunks []events.Chunk, got func(c events.Chunk, body []byte) error) error
 }
 

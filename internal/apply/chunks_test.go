@@ -366,8 +366,29 @@ func TestOldBytesThatAreNotWhatTheyWere(t *testing.T) {
 	if n := b.place(m, large("f", body+"more").at(9)); n < 4<<20 {
 		t.Errorf("%d bytes fetched", n)
 	}
-	if !strings.Contains(b.log.String(), "not what they were") {
+	if !strings.Contains(b.log.String(), "not what its digest says") {
 		t.Error("nothing is said of it")
+	}
+}
+
+// TestAnAlteredChunkIsFound: the whole tells that something is wrong, then each
+// chunk what; the rest is not fetched again.
+func TestAnAlteredChunkIsFound(t *testing.T) {
+	b, m := newBench(t), newMarket()
+	it := large("f", noise(6<<20, 1))
+	list := m.bring(it)
+	bad := list[1]
+	right := m.chunks[bad.Digest]
+	m.chunks[bad.Digest] = right[1:] + "x"
+	if _, err := b.tree.StageChunks(t.Context(), it.entry(), list, m); !errors.Is(err, events.ErrDigest) {
+		t.Fatal(err)
+	}
+	if m.sold != int64(len(it.body)) {
+		t.Errorf("%d bytes fetched, once is %d", m.sold, len(it.body))
+	}
+	m.sold, m.chunks[bad.Digest] = 0, right
+	if n := b.place(m, it); n != int64(len(it.body)) && n != bad.Size {
+		t.Errorf("%d bytes fetched for one chunk of %d", n, bad.Size)
 	}
 }
 

@@ -28,6 +28,19 @@ func shrinks(packed, size int) bool { return packed < size-size/16 }
 // is not compressed. Errors are [ErrFrame] and [ErrDigest]: the object is not
 // what its name says.
 func (c *Codec) OpenChunk(chunk Chunk, data []byte, compressed bool, dst []byte) ([]byte, error) {
+	data, err := c.UnpackChunk(chunk, data, compressed, dst)
+	if err == nil && Sum(data) != chunk.Digest {
+		err = ErrDigest
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// UnpackChunk is [Codec.OpenChunk] that leaves the digest to the caller: the
+// bytes are as many as they should be, no more is known of them.
+func (c *Codec) UnpackChunk(chunk Chunk, data []byte, compressed bool, dst []byte) ([]byte, error) {
 	if compressed {
 		if int64(cap(dst)) < chunk.Size {
 			dst = make([]byte, 0, chunk.Size)
@@ -37,7 +50,7 @@ func (c *Codec) OpenChunk(chunk Chunk, data []byte, compressed bool, dst []byte)
 			return nil, err
 		}
 	}
-	if int64(len(data)) != chunk.Size || Sum(data) != chunk.Digest {
+	if int64(len(data)) != chunk.Size {
 		return nil, ErrDigest
 	}
 	return data, nil

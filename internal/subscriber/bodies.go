@@ -27,7 +27,7 @@ func (b *bodies) Fetch(ctx context.Context, chunks []events.Chunk, got func(even
 		digests[i] = c.Digest
 	}
 	return b.get(ctx, digests, func(i int, data []byte, compressed bool) error {
-		body, err := b.codec.OpenChunk(chunks[i], data, compressed, nil)
+		body, err := b.codec.UnpackChunk(chunks[i], data, compressed, nil)
 		if err != nil {
 			return err
 		}
