@@ -55,6 +55,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			o.Monitor = "127.0.0.1:8222"
 		}
 	}
+	if err := limitMemory(); err != nil {
+		return err
+	}
 	b, err := broker.Start(ctx, o)
 	if err != nil {
 		return err
