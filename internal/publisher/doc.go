@@ -19,7 +19,7 @@
 //
 // A large file is not read in its round: it is uploaded in chunks beside the
 // rounds, and its entry is published when all of them are acked. A renamed one
-// is published at once, by its inode, and read afterwards.
+// is published at once, by its inode, and read afterwards. What no entry names any more leaves the bucket after a grace.
 //
 // # Invariants
 //
@@ -33,6 +33,8 @@
 //     only when every path that is known to be at the source is in it.
 //   - Tombstones come from [source.ErrAbsent] or from a complete listing; and
 //     listings may not remove most of the tree without the operator's word.
+//   - Nothing leaves the bucket that an entry names, or may come to: see
+//     collection.
 //
 // Floor F2: it imports internal/source, internal/stream and internal/events.
 package publisher

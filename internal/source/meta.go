@@ -16,6 +16,12 @@ type Meta struct {
 	Dev, Ino uint64
 }
 
+// Same reports whether two looks saw one file in one state.
+func (m Meta) Same(other Meta) bool {
+	return m.Entry.Kind == other.Entry.Kind && m.Dev == other.Dev && m.Ino == other.Ino && m.Entry.Size == other.Entry.Size &&
+		m.Entry.Mtime == other.Entry.Mtime && m.Entry.Ctime == other.Entry.Ctime
+}
+
 // Lstat says what stands at p now.
 //
 // Errors: [ErrAbsent], the proof that nothing does; a *[SkipError] for what is

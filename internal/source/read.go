@@ -64,7 +64,7 @@ func (t *Tree) begin(p events.Path) (fd int, opened Meta, err error) {
 		return -1, Meta{}, err
 	}
 	opened, err = t.fstat(p, fd)
-	if err == nil && !same(before, opened) {
+	if err == nil && !before.Same(opened) {
 		err = ErrUnstable
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (t *Tree) end(p events.Path, opened Meta) (Meta, error) {
 	if err != nil {
 		return Meta{}, err
 	}
-	if !same(opened, after) {
+	if !opened.Same(after) {
 		return Meta{}, ErrUnstable
 	}
 	return after, nil
@@ -123,10 +123,4 @@ func (t *Tree) content(p events.Path, fd, size int, buf []byte) ([]byte, error) 
 			return nil, ErrUnstable
 		}
 	}
-}
-
-// same reports whether two looks saw one file in one state.
-func same(a, b Meta) bool {
-	return a.Entry.Kind == b.Entry.Kind && a.Dev == b.Dev && a.Ino == b.Ino && a.Entry.Size == b.Entry.Size &&
-		a.Entry.Mtime == b.Entry.Mtime && a.Entry.Ctime == b.Entry.Ctime
 }

@@ -333,7 +333,7 @@ func TestChangeAfterALookShows(t *testing.T) {
 		}
 		_, err = f.WriteAt([]byte{byte(i)}, 0)
 		must(t, err)
-		if after, err := tree.Lstat(p); err != nil || same(before, after) {
+		if after, err := tree.Lstat(p); err != nil || before.Same(after) {
 			t.Fatalf("round %d: the change does not show (%v)", i, err)
 		}
 	}

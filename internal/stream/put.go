@@ -138,6 +138,21 @@ func (b *Bucket) SetUnnamed(ctx context.Context, o Object, since time.Time) erro
 }
 
 func (b *Bucket) setUnnamed(ctx context.Context, o Object, since time.Time) error {
+	return b.rewrite(ctx, o, 0, func(info *jetstream.ObjectInfo) {
+		metadata := maps.Clone(info.Metadata)
+		if metadata == nil {
+			metadata = make(map[string]string)
+		}
+		metadata[unnamedKey] = since.UTC().Format(time.RFC3339Nano)
+		if since.IsZero() {
+			delete(metadata, unnamedKey)
+		}
+		info.Metadata = metadata
+	})
+}
+
+// rewrite makes the meta of o, if that is up to date, what change makes of it.
+func (b *Bucket) rewrite(ctx context.Context, o Object, ttl time.Duration, change func(*jetstream.ObjectInfo)) error {
 	if err := b.writable(); err != nil {
 		return err
 	}
@@ -146,16 +161,8 @@ func (b *Bucket) setUnnamed(ctx context.Context, o Object, since time.Time) erro
 	if err != nil {
 		return err
 	}
-	metadata := maps.Clone(info.Metadata)
-	if metadata == nil {
-		metadata = make(map[string]string)
-	}
-	metadata[unnamedKey] = since.UTC().Format(time.RFC3339Nano)
-	if since.IsZero() {
-		delete(metadata, unnamedKey)
-	}
-	info.Metadata = metadata
-	return b.publishMeta(ctx, info, 0)
+	change(info)
+	return b.publishMeta(ctx, info, ttl)
 }
 
 // Delete removes o. [ErrChanged] means that o is not the object that is there
@@ -166,17 +173,11 @@ func (b *Bucket) Delete(ctx context.Context, o Object) error {
 }
 
 func (b *Bucket) delete(ctx context.Context, o Object) error {
-	if err := b.writable(); err != nil {
-		return err
-	}
-	defer b.turn(o.Digest.String())()
-	info, err := b.same(ctx, o)
+	err := b.rewrite(ctx, o, deletedTTL, func(info *jetstream.ObjectInfo) {
+		info.Deleted, info.ModTime = true, time.Time{}
+		info.Size, info.Chunks, info.Digest = 0, 0, ""
+	})
 	if err != nil {
-		return err
-	}
-	info.Deleted, info.ModTime = true, time.Time{}
-	info.Size, info.Chunks, info.Digest = 0, 0, ""
-	if err := b.publishMeta(ctx, info, deletedTTL); err != nil {
 		return err
 	}
 	return b.purge(ctx, o.nuid)
