@@ -40,6 +40,7 @@ type collection struct {
 	stirred chan struct{} // something may have lost its name
 	full    chan struct{} // the bucket has no room: the grace is over
 	told    string        // why nothing can be removed, logged once
+	futile  time.Time     // until when it is known that no room can be made
 }
 
 const (
@@ -51,6 +52,9 @@ const (
 	// the object took.
 	objectRest       = 5 * time.Millisecond
 	objectRestFactor = 4
+	// A sweep that has found no room to make is not repeated for so many times as
+	// long as it took: whoever needs room asks again and again.
+	futileFactor = 10
 )
 
 func newCollection(s *session, bucket *stream.Bucket) *collection {
@@ -92,12 +96,18 @@ func (c *collection) run(ctx context.Context) error {
 			}
 			continue
 		case <-c.full:
+			if time.Now().Before(c.futile) {
+				continue
+			}
 			urgent = true
 		case <-timer.C:
 		}
 		sw := sweep{collection: c, urgent: urgent, start: time.Now()}
 		err := sw.run(ctx)
 		due = sw.due
+		if urgent && sw.removed == 0 {
+			c.futile = time.Now().Add(futileFactor * time.Since(sw.start))
+		}
 		if err := c.failed(ctx, err); err != nil {
 			return err
 		}
@@ -141,10 +151,7 @@ type sweep struct {
 
 func (s *sweep) run(ctx context.Context) error {
 	defer s.pins.Sweep()()
-	if err := s.s.lease.Settle(ctx); err != nil {
-		return err
-	}
-	names, err := s.catalog.named(ctx, s.pins.Moves)
+	names, err := s.catalog.named(ctx, s.pins.Moves, s.s.lease.Settle)
 	if err != nil {
 		return err
 	}
@@ -169,7 +176,7 @@ func (s *sweep) object(ctx context.Context, o stream.Object) error {
 	pinned, err := s.pins.Aside(o.Digest, func() error {
 		age := start.Sub(o.Unnamed)
 		switch {
-		case s.urgent, !o.Unnamed.IsZero() && age >= s.s.GCGrace:
+		case s.hurry(), !o.Unnamed.IsZero() && age >= s.s.GCGrace:
 			worked = true
 			s.removed++
 			s.bytes += o.Size
@@ -214,8 +221,13 @@ func (s *sweep) lookAgain(at time.Time) {
 	}
 }
 
+// hurry reports whether the grace is over for everything. A bucket that is found
+// full while the sweep is on its way hurries the rest of it; what is behind is
+// for the next one.
+func (s *sweep) hurry() bool { return s.urgent || len(s.full) > 0 }
+
 func (s *sweep) rest(ctx context.Context, took time.Duration) error {
-	if s.urgent {
+	if s.hurry() {
 		return ctx.Err()
 	}
 	return pause(ctx, max(objectRest, objectRestFactor*took))

@@ -197,6 +197,22 @@ func TestSweepLeavesWhatMayBeNamed(t *testing.T) {
 	has(t, s, b, false)
 }
 
+// A bucket that is found full while a sweep goes on does not wait for its end.
+func TestAFullBucketHurriesTheSweep(t *testing.T) {
+	s := newTestSession(t)
+	s.GCGrace = time.Hour
+	b := body{"a", "b"}
+	s.collection.pins.Release(&store(t, s, b).pinned, 0)
+	if sw := sweepOnce(t, s, false); sw.marked != len(b) {
+		t.Fatalf("%+v", sw)
+	}
+	s.collection.MakeRoom()
+	if sw := sweepOnce(t, s, false); sw.removed != len(b) {
+		t.Fatalf("%+v", sw)
+	}
+	has(t, s, b, false)
+}
+
 // TestNothingNamedIsCollected: files of a few bodies come, go, move and come
 // back while sweep follows sweep without a grace. At no time does an entry that
 // lives lack an object.

@@ -36,7 +36,7 @@ func FindGarbage(ctx context.Context, conn *stream.Conn, site events.Site, fn fu
 		return err
 	}
 	c := catalog{conn, site, codec}
-	names, err := c.named(ctx, func() int { return 0 })
+	names, err := c.named(ctx, func() int { return 0 }, func(context.Context) error { return nil })
 	if err != nil {
 		return err
 	}

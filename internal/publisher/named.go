@@ -43,12 +43,16 @@ type catalog struct {
 // that uploads published since it was called. moves counts how often an entry
 // was published with another one's body: if that happened meanwhile the other
 // one may be gone before it was read, and this one may be newer than what was
-// read, so the stream is read again.
-func (c *catalog) named(ctx context.Context, moves func() int) (named, error) {
+// read, so the stream is read again. settle returns once what was counted is in
+// the stream, or never will be.
+func (c *catalog) named(ctx context.Context, moves func() int, settle func(context.Context) error) (named, error) {
 	names := make(named)
 	read := make(map[uint64]bool)
 	for range namedAttempts {
 		before := moves()
+		if err := settle(ctx); err != nil {
+			return nil, err
+		}
 		var seqs []uint64
 		_, err := c.conn.Snapshot(ctx, c.site, func(seq uint64, subject, header string) error {
 			e, err := events.Decode(c.site, subject, header)
