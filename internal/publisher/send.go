@@ -341,7 +341,7 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 	for i, err := range s.lease.Publish(ctx, messages) {
 		e, t := entry(i)
 		if err == nil {
-			if r := s.index.Get(e.Path); r != nil && r.average != 0 {
+			if r := s.index.Get(e.Path); r != nil && (r.average != 0 || r.uncertain) {
 				s.collection.Stir()
 			}
 			s.index.Put(e)

@@ -108,10 +108,7 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 	}
 	there := make(map[events.Digest]bool, len(was))
 	for _, c := range was {
-		there[c.Digest] = true
-	}
-	for _, d := range j.mend {
-		delete(there, d)
+		there[c.Digest] = len(j.mend) == 0 // else the bucket has lost something: maybe more than one node has seen
 	}
 	meta, list, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, was, func(ctx context.Context, piece source.Piece) error {
 		if there[piece.Chunk.Digest] {
@@ -179,8 +176,13 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 	if err := u.s.collection.pins.Pin(ctx, &j.pinned, name); err != nil {
 		return err
 	}
-	there := false
-	if slices.Contains(j.mend, name) {
+	have, err := u.bucket.Lookup(ctx, []events.Digest{name})
+	if err != nil {
+		return err
+	}
+	o, there := have[name]
+	if there && slices.Contains(j.mend, name) { // what a replica that lags still has does not count
+		there = false
 		err := u.s.conn.Bodies(u.s.Site).Get(ctx, []events.Digest{name}, func(_ int, data []byte, compressed bool) error {
 			there = good(data, compressed)
 			return nil
@@ -188,20 +190,16 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 		if err != nil && !errors.Is(err, stream.ErrNoObject) {
 			return err
 		}
-	} else {
-		have, err := u.bucket.Lookup(ctx, []events.Digest{name})
-		if err != nil {
-			return err
-		}
-		var o stream.Object
-		if o, there = have[name]; there && !o.Unnamed.IsZero() {
-			if err := u.bucket.SetUnnamed(ctx, o, time.Time{}); err != nil && !errors.Is(err, stream.ErrChanged) {
-				return err // changed by another upload, which pins it too
-			}
-		}
 	}
 	if there {
-		return nil
+		if o.Unnamed.IsZero() {
+			return nil
+		}
+		err := u.bucket.SetUnnamed(ctx, o, time.Time{})
+		if errors.Is(err, stream.ErrChanged) || errors.Is(err, stream.ErrFull) {
+			return nil // changed by another upload, which pins it too; a mark that stays only costs the grace
+		}
+		return err
 	}
 	data, compressed := pack()
 	return u.bucket.Put(ctx, name, data, compressed)
@@ -210,11 +208,13 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 // uploaded publishes the entry of an upload that has ended, or puts its path back.
 func (s *session) uploaded(ctx context.Context, j *upload) error {
 	path := j.change.meta.Entry.Path
-	keep := time.Duration(0)
-	defer func() { s.collection.pins.Release(&j.pinned, keep) }()
-	if j.err != nil {
-		s.collection.Stir() // what it stored has no name
-	}
+	keep, published := time.Duration(0), false
+	defer func() {
+		s.collection.pins.Release(&j.pinned, keep)
+		if !published {
+			s.collection.Stir() // what it stored may have no name
+		}
+	}()
 	if s.uploads.jobs[path] != j {
 		return nil // a newer state of it is under way
 	}
@@ -223,7 +223,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(j.err, stream.ErrNoStream):
+	case errors.Is(j.err, stream.ErrNoStream), errors.Is(j.err, stream.ErrWentBack):
 		return errors.Join(errAgain, j.err)
 	case errors.Is(j.err, stream.ErrFenced):
 		return j.err
@@ -243,7 +243,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 	if err := s.sendBlock(ctx, []outgoing{out}, &n); err != nil {
 		return err
 	}
-	if n.entries > 0 {
+	if published = n.entries > 0; published {
 		s.Log.Info("published", "entries", n.entries, "path", strconv.Quote(path.String()), "bytes", j.meta.Entry.Size,
 			"seq", s.lease.LastSeq(), "elapsed", time.Since(start))
 	}
