@@ -334,7 +334,7 @@ func TestMemoryOfALargeFile(t *testing.T) {
 		average uint32
 		size    int64
 		limit   uint64
-	}{{512 << 10, 256 << 20, 24 << 20}, {2 << 20, 96 << 20, 24 << 20}} {
+	}{{512 << 10, 256 << 20, 24 << 20}, {2 << 20, 96 << 20, 40 << 20}} {
 		must(t, os.Truncate(root+"/f", c.size))
 		var before, now runtime.MemStats
 		runtime.GC()

@@ -240,15 +240,22 @@ func (b *Bucket) publishMeta(ctx context.Context, info *jetstream.ObjectInfo, tt
 	if err != nil {
 		return err
 	}
+	refused := 0
 	for attempt := 1; ; attempt++ {
 		if err := b.settle(ctx); err != nil {
 			return err
 		}
 		fence, err := b.fenced(ctx, metaSubject(b.site, info.Name), body, ttl)
+		if errors.Is(err, ErrTooMany) && attempt < lagAttempts { // a replicated bucket is still at the one before
+			if err := sleep(ctx, lagPause); err != nil {
+				return err
+			}
+			continue
+		}
 		if !errors.Is(err, errRefused) {
 			return err
 		}
-		if attempt == 2 {
+		if refused++; refused == 2 {
 			return fmt.Errorf("%w: the bucket's lease is not as expected", ErrTooMany)
 		}
 		b.fenceMu.Lock()

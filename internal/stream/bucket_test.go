@@ -529,6 +529,9 @@ func TestAnErrorOfAnotherPutIsNotOurs(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
 		_, err := b.fenced(ctx, metaSubject(site, events.Sum(nil).String()), []byte("{}"), 0)
+		if err == nil {
+			continue // it was answered before that was looked at
+		}
 		if want(t, err, ErrUnknown); !b.unsure {
 			t.Error("nothing is on its way")
 		}
