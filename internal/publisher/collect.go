@@ -3,8 +3,11 @@ package publisher
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
+	"treecast/internal/events"
+	"treecast/internal/source"
 	"treecast/internal/stream"
 )
 
@@ -41,6 +44,9 @@ type collection struct {
 	full    chan struct{} // the bucket has no room: the grace is over
 	told    string        // why nothing can be removed, logged once
 	futile  time.Time     // until when it is known that no room can be made
+
+	mu      sync.Mutex
+	waiting map[events.Path]bool // for room
 }
 
 const (
@@ -61,14 +67,31 @@ func newCollection(s *session, bucket *stream.Bucket) *collection {
 	return &collection{
 		s: s, bucket: bucket, catalog: catalog{s.conn, s.Site, s.codec}, pins: newPins(),
 		stirred: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		waiting: make(map[events.Path]bool),
 	}
 }
 
 // Stir says that an object may have lost its name.
 func (c *collection) Stir() { signal(c.stirred) }
 
-// MakeRoom says that the bucket is full.
-func (c *collection) MakeRoom() { signal(c.full) }
+// MakeRoom says that the bucket is full. Where room is made, p is looked at again
+// at once.
+func (c *collection) MakeRoom(p events.Path) {
+	c.mu.Lock()
+	c.waiting[p] = true
+	c.mu.Unlock()
+	signal(c.full)
+}
+
+// roomMade has those looked at who wait for room.
+func (c *collection) roomMade() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p := range c.waiting {
+		c.s.dirty.Hint([]source.Hint{{Path: p}})
+	}
+	clear(c.waiting)
+}
 
 func signal(ch chan struct{}) {
 	select {
@@ -105,7 +128,9 @@ func (c *collection) run(ctx context.Context) error {
 		sw := sweep{collection: c, urgent: urgent, start: time.Now()}
 		err := sw.run(ctx)
 		due = sw.due
-		if urgent && sw.removed == 0 {
+		if sw.removed > 0 {
+			c.roomMade()
+		} else if urgent {
 			c.futile = time.Now().Add(futileFactor * time.Since(sw.start))
 		}
 		if err := c.failed(ctx, err); err != nil {
@@ -157,7 +182,7 @@ func (s *sweep) run(ctx context.Context) error {
 	}
 	err = s.bucket.Objects(ctx, names.Has, func(o stream.Object) error { return s.object(ctx, o) })
 	if err == nil {
-		err = s.bucket.Orphans(ctx, func(nuid string, bytes int64, _ time.Time) error { return s.orphan(ctx, nuid, bytes) })
+		err = s.bucket.Orphans(ctx, s.urgent, func(nuid string, bytes int64, _ time.Time) error { return s.orphan(ctx, nuid, bytes) })
 	}
 	if s.removed > 0 { // for so long what is left of them may hide an orphan
 		s.lookAgain(time.Now().Add(longestSweepPause))

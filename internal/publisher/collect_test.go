@@ -206,7 +206,7 @@ func TestAFullBucketHurriesTheSweep(t *testing.T) {
 	if sw := sweepOnce(t, s, false); sw.marked != len(b) {
 		t.Fatalf("%+v", sw)
 	}
-	s.collection.MakeRoom()
+	s.collection.MakeRoom(events.Path{})
 	if sw := sweepOnce(t, s, false); sw.removed != len(b) {
 		t.Fatalf("%+v", sw)
 	}

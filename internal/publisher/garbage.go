@@ -46,7 +46,7 @@ func FindGarbage(ctx context.Context, conn *stream.Conn, site events.Site, fn fu
 	}); err != nil {
 		return err
 	}
-	return bucket.Orphans(ctx, func(nuid string, bytes int64, newest time.Time) error {
+	return bucket.Orphans(ctx, true, func(nuid string, bytes int64, newest time.Time) error {
 		fn(Garbage{Name: nuid, Bytes: bytes, Stored: newest, Orphan: true})
 		return nil
 	})

@@ -229,7 +229,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		return j.err
 	case errors.Is(j.err, stream.ErrFull):
 		keep = keepFull
-		s.collection.MakeRoom()
+		s.collection.MakeRoom(path)
 	case j.err == nil:
 		out.entry.Epoch, out.entry.List = s.lease.Epoch(), j.packed.Digest
 		if from, ok := s.index.WithBody(out.entry.Digest); ok && from != path {

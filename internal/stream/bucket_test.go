@@ -483,7 +483,7 @@ func TestInterruptedPut(t *testing.T) {
 		}
 	}
 	// What is left of it all is found, and is only that.
-	if err := b.Orphans(t.Context(), func(nuid string, _ int64, _ time.Time) error { return b.DeleteOrphan(t.Context(), nuid) }); err != nil {
+	if err := b.Orphans(t.Context(), false, func(nuid string, _ int64, _ time.Time) error { return b.DeleteOrphan(t.Context(), nuid) }); err != nil {
 		t.Fatal(err)
 	}
 	objects := 0
@@ -564,7 +564,7 @@ func TestOrphans(t *testing.T) {
 	}
 	orphans := func(b *Bucket) map[string]int64 {
 		found := map[string]int64{}
-		if err := b.Orphans(t.Context(), func(nuid string, bytes int64, newest time.Time) error {
+		if err := b.Orphans(t.Context(), false, func(nuid string, bytes int64, newest time.Time) error {
 			found[nuid] = bytes
 			if time.Since(newest) > time.Minute {
 				t.Errorf("newest is of %s", newest)
@@ -683,7 +683,7 @@ func TestBucketFence(t *testing.T) {
 		"delete":      func(b *Bucket) error { return b.Delete(t.Context(), o) },
 		"open":        func(b *Bucket) error { _, err := b.l.OpenBucket(t.Context(), Config{}); return err },
 		"orphans": func(b *Bucket) error {
-			return b.Orphans(t.Context(), func(string, int64, time.Time) error { t.Error("found"); return nil })
+			return b.Orphans(t.Context(), false, func(string, int64, time.Time) error { t.Error("found"); return nil })
 		},
 	} {
 		sleeping := sleeper()

@@ -167,7 +167,7 @@ func testReplicatedBucket(t *testing.T, servers []*testServer, l *Lease) {
 	if found, err := b.Lookup(t.Context(), digests); err != nil || len(found) != len(digests)/2 {
 		t.Errorf("%d found, %v", len(found), err)
 	}
-	if err := b.Orphans(t.Context(), func(nuid string, _ int64, _ time.Time) error { t.Errorf("orphan %s", nuid); return nil }); err != nil {
+	if err := b.Orphans(t.Context(), false, func(nuid string, _ int64, _ time.Time) error { t.Errorf("orphan %s", nuid); return nil }); err != nil {
 		t.Error(err)
 	}
 	seen := map[events.Digest]bool{}

@@ -16,6 +16,10 @@ import (
 	"treecast/internal/events"
 )
 
+// landPatience is how long the outcome of what was sent is awaited after it is of
+// no more use.
+const landPatience = 2 * time.Second
+
 // deletedTTL is how long the bucket says that an object was deleted.
 const deletedTTL = time.Hour
 
@@ -101,11 +105,21 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 	header := nats.Header{objectHeader: {name}}
 	ctx, done := b.c.guard(ctx, 0, exactly(subject))
 	defer done()
+	// What lands after a purge would stay: also where ctx ends, the outcome of
+	// what was sent is awaited for a while.
+	landing, land := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer land(nil)
+	defer context.AfterFunc(ctx, func() {
+		if b.c.Connected() {
+			_ = sleep(landing, landPatience) // or until all is known
+		}
+		land(context.Cause(ctx))
+	})()
 	var acks []jetstream.PubAckFuture
 	await := func(n int) error {
 		var first error
 		for _, ack := range acks[:n] {
-			if _, err := acknowledged(ctx, ack); err != nil && first == nil {
+			if _, err := acknowledged(landing, ack); err != nil && first == nil {
 				first = err
 			}
 		}
@@ -115,7 +129,7 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 	for part := range slices.Chunk(data, b.partBytes) {
 		if len(acks)*b.partBytes >= roomBytes {
 			if err := await(1); err != nil {
-				_ = await(len(acks)) // what comes after a purge would stay
+				_ = await(len(acks))
 				return 0, err
 			}
 		}

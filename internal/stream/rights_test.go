@@ -61,7 +61,7 @@ func TestBucketUnderTheExamplesRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	if err := b.Orphans(t.Context(), func(nuid string, _ int64, _ time.Time) error {
+	if err := b.Orphans(t.Context(), false, func(nuid string, _ int64, _ time.Time) error {
 		found++
 		return b.DeleteOrphan(t.Context(), nuid)
 	}); err != nil || found != 1 {
