@@ -87,9 +87,14 @@ func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.status.keep(ctx, conn) })
 	g.Go(func() error { return watchRoot(ctx, s.Root, root) })
-	g.Go(func() error { return s.run(ctx) })
+	g.Go(func() error {
+		if err := s.alone(ctx); err != nil {
+			return err
+		}
+		g.Go(func() error { return s.status.keep(ctx, conn) })
+		return s.run(ctx)
+	})
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -153,6 +158,9 @@ func (s *subscriber) run(ctx context.Context) error {
 		case errors.Is(err, errDue):
 			s.needed = whole
 			continue
+		case errors.Is(err, errExpired):
+			s.needed = expired
+			continue
 		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
 		}
@@ -190,11 +198,17 @@ const (
 	notNeeded   need = ""
 	foreignOnly need = "the stream was sealed: what is foreign can be told now"
 	unmended    need = "the last one left large files to be fetched, or what failed"
+	expired     need = "it is as long ago as deletions are kept: some may have been missed"
 	whole       need = "it is time to"
 )
 
-// errDue ends a session whose tree is to be compared again.
-var errDue = errors.New("a reconcile is due")
+var (
+	// errDue ends a session whose tree is to be compared again.
+	errDue = errors.New("a reconcile is due")
+	// errExpired ends one that followed for as long as deletions are kept. If it
+	// was out of reach meanwhile it did not get all of them.
+	errExpired = errors.New("deletions may have expired")
+)
 
 // session follows the stream until ctx ends, a reconcile is due, or something
 // breaks that a new session may mend.
@@ -231,7 +245,11 @@ func (s *subscriber) session(ctx context.Context) error {
 	s.Log.Info("following", "site", s.Site, "node", s.Node, "path", strconv.Quote(s.Root), "seq", f.last)
 	s.wait("")
 
-	ctx, cancel := context.WithDeadline(ctx, s.reconciled.Add(s.Reconcile))
+	due, life := errDue, knownFor(info)
+	if life < s.Reconcile {
+		due = errExpired
+	}
+	ctx, cancel := context.WithDeadline(ctx, s.reconciled.Add(min(s.Reconcile, life)))
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.run(gctx) })
@@ -241,9 +259,15 @@ func (s *subscriber) session(ctx context.Context) error {
 	g.Go(func() error { return s.watchStream(gctx, reconnects) })
 	err = g.Wait()
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return errDue
+		return due
 	}
 	return err
+}
+
+// knownFor is for how long a deletion is surely to be read in the stream.
+func knownFor(info stream.Info) time.Duration {
+	life := cmp.Or(info.TombstoneTTL, tombstoneLife)
+	return life - life/16
 }
 
 // How much a node asks for at once; a group is no larger either.
@@ -255,13 +279,12 @@ const (
 // unfit says why the watermark does not tell where in the stream the tree
 // stands; "" if it does.
 func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, lease uint64) string {
-	life := cmp.Or(info.TombstoneTTL, tombstoneLife)
 	switch {
 	case !ok:
 		return "the tree has no watermark"
 	case mark.Site != site:
 		return fmt.Sprintf("the tree was of site %s", mark.Site)
-	case time.Since(mark.Time) > life-life/16:
+	case time.Since(mark.Time) > knownFor(info):
 		return "the node was away longer than deletions are kept"
 	}
 	return moved(mark, info, lease)
