@@ -71,6 +71,16 @@ func (c *Conn) LeaseSeq(ctx context.Context, site events.Site) (uint64, error) {
 	return seq, failed("read the lease", site, err)
 }
 
+// FirstAfter returns the sequence of the first message that lives and was stored
+// after t, 0 if there is none. Errors are those of [Conn.StreamInfo].
+func (c *Conn) FirstAfter(ctx context.Context, site events.Site, t time.Time) (uint64, error) {
+	d, err := c.leaderGet(ctx, streamName(site), map[string]any{"start_time": t.Add(1).UTC(), "next_by_subj": ">"})
+	if err != nil || d == nil {
+		return 0, failed("read what is new", site, err)
+	}
+	return d.Seq, nil
+}
+
 // Publisher asks for the site's living publisher; nil: none answers.
 func (c *Conn) Publisher(ctx context.Context, site events.Site) (*Holder, error) {
 	last, seq, err := c.lastLease(ctx, site)

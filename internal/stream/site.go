@@ -17,8 +17,9 @@ import (
 // from another of the same name (but not from its own restored backup).
 type Info struct {
 	Created         time.Time
-	LastSeq         uint64 // of the newest message ever stored
-	FirstSeq        uint64 // of the oldest message that lives
+	LastSeq         uint64    // of the newest message ever stored
+	LastTime        time.Time // when that was stored
+	FirstSeq        uint64    // of the oldest message that lives
 	Msgs, Bytes     uint64
 	Replicas        int
 	TombstoneTTL    time.Duration // a node away for longer must reconcile; 0: unknown
@@ -33,6 +34,7 @@ func infoOf(si *jetstream.StreamInfo) Info {
 	return Info{
 		Created:         si.Created,
 		LastSeq:         si.State.LastSeq,
+		LastTime:        si.State.LastTime,
 		FirstSeq:        si.State.FirstSeq,
 		Msgs:            si.State.Msgs,
 		Bytes:           si.State.Bytes,

@@ -158,6 +158,7 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 			continue
 		}
 		f.last, f.lastTime = d.Seq, d.Time.UTC()
+		f.knows(d.Time)
 		if d.Subject == f.Site.LeaseSubject() {
 			f.mark.Epoch = max(f.mark.Epoch, d.Seq)
 		}
@@ -171,6 +172,13 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", group[len(group)-1].delivery.Pending,
 		"held", len(f.holdings.list), "elapsed", time.Since(start))
 	return nil
+}
+
+// knows notes that a message that was stored at t is known.
+func (f *follower) knows(t time.Time) {
+	if t.After(f.mark.Last) {
+		f.mark.Last = t.UTC()
+	}
 }
 
 // apply settles a group, moves the watermark, and acks what of the group need

@@ -138,9 +138,14 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	if err := f.repair(ctx, v); err != nil {
 		return err
 	}
+	was := f.mark
 	f.mark = apply.Watermark{
 		Site: f.Site, Stream: v.info.Created, Epoch: v.lease, Seq: f.holdings.Before(f.last), Time: start.UTC(), Unswept: !v.sealed,
 	}
+	if f.mark.Stream.Equal(was.Stream) {
+		f.knows(was.Last)
+	}
+	f.knows(v.info.LastTime)
 	f.lastTime, f.base = f.mark.Time, f.last
 	f.mark.Lacking = f.mark.Seq < f.base
 	removed := 0

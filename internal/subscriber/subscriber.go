@@ -223,7 +223,7 @@ func (s *subscriber) session(ctx context.Context) error {
 		return err
 	}
 	mark, ok := s.tree.Watermark()
-	lease, err := s.conn.LeaseSeq(ctx, s.Site)
+	lease, newer, err := s.history(ctx, mark)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (s *subscriber) session(ctx context.Context) error {
 		s.needed = unmended
 	}
 	f := newFollower(s, mark)
-	if why := unfit(mark, ok, s.Site, info, lease); s.needed != notNeeded || why != "" {
+	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
 		// What we applied ourselves need not be read again.
 		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed == whole); err != nil {
 			return err
@@ -278,7 +278,7 @@ const (
 
 // unfit says why the watermark does not tell where in the stream the tree
 // stands; "" if it does.
-func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, lease uint64) string {
+func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, lease, newer uint64) string {
 	switch {
 	case !ok:
 		return "the tree has no watermark"
@@ -287,12 +287,12 @@ func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, le
 	case time.Since(mark.Time) > knownFor(info):
 		return "the node was away longer than deletions are kept"
 	}
-	return moved(mark, info, lease)
+	return moved(mark, info, lease, newer)
 }
 
 // moved says why the stream is not the one that the watermark is of; "" if it
 // is.
-func moved(mark apply.Watermark, info stream.Info, lease uint64) string {
+func moved(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
 	switch {
 	case !mark.Stream.Equal(info.Created):
 		return "the stream is another one"
@@ -300,8 +300,21 @@ func moved(mark apply.Watermark, info stream.Info, lease uint64) string {
 		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
 	case lease <= mark.Seq && lease > mark.Epoch:
 		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, mark.Seq)
+	case newer != 0 && newer <= mark.Seq:
+		return fmt.Sprintf("the stream went back, and on: message %d came later than what we know, who are at %d", newer, mark.Seq)
 	}
 	return ""
+}
+
+// history returns what tells whether the stream is still the one that the
+// watermark is of: the newest lease, and the first message that was stored after
+// all that the watermark knows of; 0 if there is none.
+func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, newer uint64, err error) {
+	if lease, err = s.conn.LeaseSeq(ctx, s.Site); err != nil || mark.Last.IsZero() {
+		return lease, 0, err
+	}
+	newer, err = s.conn.FirstAfter(ctx, s.Site, mark.Last)
+	return lease, newer, err
 }
 
 // watchStream looks at the stream after each reconnect.
@@ -322,11 +335,11 @@ func (s *subscriber) watchStream(ctx context.Context, reconnects uint64) error {
 			return err
 		}
 		mark, _ := s.tree.Watermark()
-		lease, err := s.conn.LeaseSeq(ctx, s.Site)
+		lease, newer, err := s.history(ctx, mark)
 		if err != nil {
 			return err
 		}
-		if why := moved(mark, info, lease); why != "" {
+		if why := moved(mark, info, lease, newer); why != "" {
 			return errors.New(why)
 		}
 	}
