@@ -16,7 +16,8 @@ import (
 // reads the errors. Hence a goroutine that does nothing else.
 type backend struct {
 	*fsnotify.Watcher
-	errs chan error // cap 1: one is as bad as many
+	errs  chan error    // cap 1: one is as bad as many
+	still chan struct{} // taken by drain when it has nothing in hand
 }
 
 const eventBuffer = 4096 // events that fsnotify's reader may be ahead
@@ -31,7 +32,7 @@ func newBackend() (*backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
-	b := &backend{fsn, make(chan error, 1)}
+	b := &backend{fsn, make(chan error, 1), make(chan struct{})}
 	go b.drain()
 	return b, nil
 }
@@ -39,14 +40,43 @@ func newBackend() (*backend, error) {
 // drain runs until the watcher is closed, and closes errs.
 func (b *backend) drain() {
 	defer close(b.errs)
-	for err := range b.Watcher.Errors {
-		if err == unix.EINVAL {
-			continue // of inotify_rm_watch: the watch is gone already, nothing is lost
-		}
+	for {
 		select {
-		case b.errs <- err:
-		default:
+		case b.still <- struct{}{}:
+		case err, ok := <-b.Watcher.Errors:
+			if !ok {
+				return
+			}
+			if err == unix.EINVAL {
+				continue // of inotify_rm_watch: the watch is gone already, nothing is lost
+			}
+			select {
+			case b.errs <- err:
+			default:
+			}
 		}
+	}
+}
+
+// trouble returns an error that fsnotify sent before an event that was taken
+// from it, nil if there is none: of two channels, the later one may be read first.
+func (b *backend) trouble() error {
+	select {
+	case <-b.still: // what drain had in hand is in errs
+	case err, ok := <-b.errs:
+		if !ok {
+			return fsnotify.ErrClosed
+		}
+		return err
+	}
+	select {
+	case err, ok := <-b.errs:
+		if !ok {
+			return fsnotify.ErrClosed
+		}
+		return err
+	default:
+		return nil
 	}
 }
 

@@ -13,6 +13,10 @@ import (
 func (w *Watcher) event(ev fsnotify.Event) {
 	switch {
 	case ev.Name == w.fence.path:
+		if err := w.fsn.trouble(); err != nil {
+			w.trouble(err) // events before the mark may be lost: a new watcher gets a new one
+			return
+		}
 		w.passed = append(w.passed, w.fence.came()...)
 		return
 	case ev.Name == w.base:
