@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -84,14 +85,14 @@ func TestExampleConfiguration(t *testing.T) {
 	if err := consumer.Reset(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	rctx, stop := context.WithCancel(ctx)
+	rctx, stopRun := context.WithCancel(ctx)
 	got := 0
 	if err := consumer.Run(rctx, 100, 8<<20, func(d stream.Delivery) {
 		if err := d.Ack(); err != nil {
 			t.Error(err)
 		}
 		if got++; got == 301 {
-			stop()
+			stopRun()
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -119,10 +120,36 @@ func TestExampleConfiguration(t *testing.T) {
 		t.Errorf("statuses %q, %v", statuses, err)
 	}
 
+	stop, err := node.AnswerAsNode(ctx, site, "b", func() json.RawMessage { return json.RawMessage(`"here"`) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := publisher.AskNode(ctx, site, "b"); err != nil || string(said) != `"here"` {
+		t.Errorf("the node said %s, %v", said, err)
+	}
+	stop()
+	if _, err := publisher.AskNode(ctx, site, "b"); !errors.Is(err, stream.ErrSilent) {
+		t.Errorf("a node that is gone: %v", err)
+	}
+	if stop, err = lease.Barriers(func(r stream.BarrierRequest, answer func(stream.BarrierState)) {
+		answer(stream.BarrierState{Seq: 7, Generation: r.Generation})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // another instance's generation is not ours
+		if state, err := publisher.Barrier(ctx, site, stream.BarrierRequest{Instance: "x", Generation: 3}); err != nil || state.Seq != 7 || state.Generation != 0 || state.Epoch != lease.Epoch() {
+			t.Errorf("barrier %+v, %v", state, err)
+		}
+	}
+	stop()
+
 	denied := map[string]error{
 		"another's status": node.PutStatus(ctx, site, "c", []byte("not mine")),
 		"add a node":       node.AddNodes(ctx, site, []string{"x"}, stream.NodeConfig{}),
 	}
+	_, denied["answer as another"] = node.AnswerAsNode(ctx, site, "c", nil)
+	_, denied["another's state"] = node.AskNode(ctx, site, "c")
+	_, denied["a barrier"] = node.Barrier(ctx, site, stream.BarrierRequest{})
 	_, denied["another's consumer"] = node.OpenConsumer(ctx, site, "c", stream.NodeConfig{})
 	_, denied["own consumer that is not there"] = connectAs(t, b, "d").OpenConsumer(ctx, site, "d", stream.NodeConfig{})
 	_, denied["the lease"] = node.Acquire(ctx, site, stream.Holder{Host: "b"}, true)

@@ -50,6 +50,13 @@ func (s Site) HolderSubject() string { return "treecast." + string(s) + ".holder
 // stored.
 func (s Site) WantSubject() string { return "treecast." + string(s) + ".want" }
 
+// BarrierSubject is where the holder of the lease is asked whether all that is
+// at the source is published; it is not stored.
+func (s Site) BarrierSubject() string { return "treecast." + string(s) + ".barrier" }
+
+// NodeSubject is where a node answers how it is; it is not stored.
+func (s Site) NodeSubject(node string) string { return "treecast." + string(s) + ".node." + node }
+
 // IsFile reports whether subject is some path's subject on this site.
 func (s Site) IsFile(subject string) bool {
 	return strings.HasPrefix(subject, "treecast."+string(s)+".file.")

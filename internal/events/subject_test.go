@@ -176,9 +176,11 @@ func TestSiteNames(t *testing.T) {
 func TestSiteSubjects(t *testing.T) {
 	s := site(t)
 	for got, want := range map[string]string{
-		s.FileSubjects():  "treecast.web.file.>",
-		s.LeaseSubject():  "treecast.web.lease",
-		s.HolderSubject(): "treecast.web.holder",
+		s.FileSubjects():   "treecast.web.file.>",
+		s.LeaseSubject():   "treecast.web.lease",
+		s.HolderSubject():  "treecast.web.holder",
+		s.BarrierSubject(): "treecast.web.barrier",
+		s.NodeSubject("b"): "treecast.web.node.b",
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)

@@ -27,8 +27,10 @@
 // A site "web" has the stream "web" with the subjects treecast.web.file.> and
 // treecast.web.lease, the key-value bucket "web-nodes", the object store "web",
 // and one durable consumer a node, named after it. Core subjects, not stored,
-// are treecast.web.holder, where the holder of the lease answers, and
-// treecast.web.want, where nodes ask for objects.
+// are treecast.web.holder, where the holder of the lease answers,
+// treecast.web.barrier, where it is asked whether all is published,
+// treecast.web.want, where nodes ask for objects, and treecast.web.node.<name>,
+// where a node answers how it is.
 //
 // The object store is stream "OBJ_web", as nats.go lays it out. An object's
 // data is on $O.web.C.<NUID>, where a NUID is used once and never again; its

@@ -61,6 +61,9 @@ var (
 	// ErrDisconnected reports a call without, or cut short by the loss of, a
 	// connection. For a publish it means that nothing was sent.
 	ErrDisconnected = errors.New("not connected to the broker")
+	// ErrSilent reports a publisher or a node that does not answer: it is not
+	// there, or has something else to do for seconds.
+	ErrSilent = errors.New("nobody answers")
 	// ErrUnavailable reports a broker that does not answer in time.
 	ErrUnavailable = errors.New("no answer from the broker")
 )

@@ -81,6 +81,13 @@ func (c *Conn) FirstAfter(ctx context.Context, site events.Site, t time.Time) (u
 	return d.Seq, nil
 }
 
+// LastHolder returns who took the site's lease last, whether he lives or not.
+// Errors are those of [Conn.StreamInfo].
+func (c *Conn) LastHolder(ctx context.Context, site events.Site) (Holder, error) {
+	last, _, err := c.lastLease(ctx, site)
+	return last, failed("read the lease", site, err)
+}
+
 // Publisher asks for the site's living publisher; nil: none answers.
 func (c *Conn) Publisher(ctx context.Context, site events.Site) (*Holder, error) {
 	last, seq, err := c.lastLease(ctx, site)
