@@ -13,12 +13,17 @@ const settleCap = time.Second
 
 // A dirtySet holds the paths to look at, each once however often it was
 // hinted. It may be used from many goroutines.
+//
+// Each hint belongs to a generation, and a path to that of the oldest of its
+// hints that is not answered: a barrier closes a generation, and is passed when
+// nothing of it, or of an older one, is left.
 type dirtySet struct {
 	settle time.Duration // quiet before a path is looked at
 	wake   chan struct{} // cap 1: something was added
 
 	mu    sync.Mutex
 	marks map[events.Path]mark
+	now   uint64 // the generation that collects
 }
 
 // A mark says why and when a dirty path is due.
@@ -27,6 +32,7 @@ type mark struct {
 	attempts int
 	first    time.Time // of the hints that are not answered yet
 	due      time.Time
+	since    uint64 // their oldest generation; 0: older than all
 }
 
 // A task is a dirty path that was taken out to be looked at.
@@ -34,22 +40,39 @@ type task struct {
 	path     events.Path
 	deep     bool
 	attempts int // looks that failed so far
+	since    uint64
 }
 
 func newDirtySet(settle time.Duration) *dirtySet {
-	return &dirtySet{settle: settle, wake: make(chan struct{}, 1), marks: make(map[events.Path]mark)}
+	return &dirtySet{settle: settle, wake: make(chan struct{}, 1), marks: make(map[events.Path]mark), now: 1}
 }
 
 // Hint adds what hints name; each moves its path's due time to settle from
 // now, but not beyond settleCap after the first.
 func (d *dirtySet) Hint(hints []source.Hint) {
-	now := time.Now()
 	d.mu.Lock()
+	d.hint(hints, d.now)
+	d.mu.Unlock()
+	d.signal()
+}
+
+// Again is Hint for what a round found to have moved on: whatever hint led to
+// it is not answered, so that no barrier is passed before it is.
+func (d *dirtySet) Again(h source.Hint) {
+	d.mu.Lock()
+	d.hint([]source.Hint{h}, 0)
+	d.mu.Unlock()
+	d.signal()
+}
+
+func (d *dirtySet) hint(hints []source.Hint, since uint64) {
+	now := time.Now()
 	for _, h := range hints {
 		m, ok := d.marks[h.Path]
 		if !ok {
-			m.first = now
+			m.first, m.since = now, since
 		}
+		m.since = min(m.since, since)
 		m.deep = m.deep || h.Deep
 		m.due = now.Add(d.settle)
 		if limit := m.first.Add(settleCap); m.due.After(limit) {
@@ -57,8 +80,6 @@ func (d *dirtySet) Hint(hints []source.Hint) {
 		}
 		d.marks[h.Path] = m
 	}
-	d.mu.Unlock()
-	d.signal()
 }
 
 // Retry puts a task back, due after a backoff that doubles with each attempt
@@ -70,8 +91,9 @@ func (d *dirtySet) Retry(t task, longest time.Duration) {
 	d.mu.Lock()
 	m, ok := d.marks[t.path]
 	if !ok {
-		m.first, m.due = now, now.Add(wait)
+		m.first, m.due, m.since = now, now.Add(wait), t.since
 	}
+	m.since = min(m.since, t.since)
 	m.deep = m.deep || t.deep
 	m.attempts = max(m.attempts, t.attempts)
 	d.marks[t.path] = m
@@ -99,10 +121,32 @@ func (d *dirtySet) Take(now time.Time) (tasks []task, wait time.Duration) {
 			}
 			continue
 		}
-		tasks = append(tasks, task{path, m.deep, m.attempts})
+		tasks = append(tasks, task{path, m.deep, m.attempts, m.since})
 		delete(d.marks, path)
 	}
 	return tasks, wait
+}
+
+// Close ends the generation that collects, and returns it: every hint so far is
+// of it or of an older one.
+func (d *dirtySet) Close() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now++
+	return d.now - 1
+}
+
+// Left reports whether a path is dirty by a hint of that generation or an older
+// one. What was taken is not counted.
+func (d *dirtySet) Left(generation uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range d.marks {
+		if m.since <= generation {
+			return true
+		}
+	}
+	return false
 }
 
 // Len counts the dirty paths.

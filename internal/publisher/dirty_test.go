@@ -74,3 +74,44 @@ func TestRetryBacksOff(t *testing.T) {
 		}
 	})
 }
+
+// TestBarriersOutlastRetries: a generation is left until each of its paths was
+// taken and not put back; later hints of others do not count.
+func TestBarriersOutlastRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirtySet(2 * time.Millisecond)
+		a, b := path(t, "a"), path(t, "b")
+		d.Hint([]source.Hint{{Path: a}})
+		before := d.Close()
+		d.Hint([]source.Hint{{Path: a}, {Path: b}})
+		take := func() []task {
+			time.Sleep(10 * time.Second)
+			tasks, _ := d.Take(time.Now())
+			return tasks
+		}
+		for range 3 { // busy
+			if !d.Left(before) {
+				t.Fatal("passed while a is dirty")
+			}
+			for _, tk := range take() {
+				if tk.path == a {
+					d.Retry(tk, time.Second)
+					d.Hint([]source.Hint{{Path: a}})
+				}
+			}
+		}
+		take()
+		d.Hint([]source.Hint{{Path: a}, {Path: b}})
+		if d.Left(before) {
+			t.Error("later hints hold the barrier")
+		}
+		if !d.Left(d.Close()) {
+			t.Error("a barrier after the hints is passed")
+		}
+		take()
+		d.Again(source.Hint{Path: b})
+		if !d.Left(before) {
+			t.Error("what moved on under a round is forgotten")
+		}
+	})
+}

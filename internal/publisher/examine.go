@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ type examiner struct {
 	p       *Publisher
 	index   *index
 	plan    plan
+	since   uint64               // the oldest of the tasks': what is put back stands for any of them
 	planned map[events.Path]bool // there, and looked at in this round
 	walked  map[events.Path]bool // listed in this round
 	gone    map[events.Path]bool // the tombstones; true: found by a listing
@@ -54,6 +56,10 @@ func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, 
 	}
 	// Ancestors before descendants: then a deep hint answers those under it.
 	slices.SortFunc(tasks, func(a, b task) int { return a.path.Compare(b.path) })
+	ex.since = math.MaxUint64
+	for _, t := range tasks {
+		ex.since = min(ex.since, t.since)
+	}
 	for _, t := range tasks {
 		if err := ctx.Err(); err != nil {
 			return plan{}, err
@@ -139,7 +145,7 @@ func (ex *examiner) add(m source.Meta, t task) {
 		}
 		return
 	}
-	t.path, t.deep = path, false
+	t.path, t.deep, t.since = path, false, ex.since
 	ex.plan.changes = append(ex.plan.changes, change{meta: m, task: t, isNew: r == nil})
 }
 
@@ -162,7 +168,7 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 			ex.p.report.Skipped(skip, below)
 		default:
 			ex.p.report.Failed("list", t.path.String(), err, below)
-			ex.plan.failed = append(ex.plan.failed, task{path: t.path, deep: true, attempts: t.attempts})
+			ex.plan.failed = append(ex.plan.failed, task{path: t.path, deep: true, attempts: t.attempts, since: ex.since})
 		}
 		return nil
 	}
@@ -179,7 +185,7 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 		there[name] = true
 		if child, err := t.path.Join(name); err == nil {
 			ex.p.report.Failed("look", child.String(), errUnknown, below)
-			ex.plan.failed = append(ex.plan.failed, task{path: child, deep: true, attempts: t.attempts})
+			ex.plan.failed = append(ex.plan.failed, task{path: child, deep: true, attempts: t.attempts, since: ex.since})
 		}
 	}
 	for _, m := range list.Children {

@@ -242,7 +242,7 @@ func TestSealWaitsForWhatIsUnpublished(t *testing.T) {
 	check("all is published", false, true)
 	p.report.Failed("read", f.String(), errUnknown, unpublished)
 	check("an old version is published", false, true)
-	p.report.Late(unsent.String())
+	p.report.Late(unsent.String(), source.ErrBusy)
 	check("a new path is late, at first", false, false)
 	check("a new path is late", true, true)
 	p.report.Failed("settle", unsent.String(), errUnknown, unpublished)

@@ -55,6 +55,8 @@ type Publisher struct {
 	dirty  *dirtySet
 	report *report
 
+	watcher *source.Watcher // nil: nothing is watched
+
 	inodes inodes
 	floor  int // of the guard, until a scan passed it; owned by the rounds' goroutine
 }
@@ -201,8 +203,8 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})
-	watcher := source.NewWatcher(p.src, p.dirty.Hint)
-	g.Go(func() error { return watcher.Run(ctx, ready) })
+	p.watcher = source.NewWatcher(p.src, p.dirty.Hint)
+	g.Go(func() error { return p.watcher.Run(ctx, ready) })
 	g.Go(func() error {
 		select {
 		case <-ready:
@@ -217,19 +219,19 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 		defer s.end()
 		return s.run(ctx)
 	})
-	g.Go(func() error { return p.rescan(ctx, watcher) })
+	g.Go(func() error { return p.rescan(ctx) })
 	return g.Wait()
 }
 
 // rescan hints the whole tree from time to time, a little off the interval so
 // that hosts do not scan shared disks in step.
-func (p *Publisher) rescan(ctx context.Context, w *source.Watcher) error {
+func (p *Publisher) rescan(ctx context.Context) error {
 	for {
 		jitter := rand.N(p.ScanInterval/4 + 1)
 		if err := pause(ctx, p.ScanInterval-p.ScanInterval/8+jitter); err != nil {
 			return err
 		}
-		w.Rewatch()
+		p.watcher.Rewatch()
 		p.dirty.Hint([]source.Hint{{Deep: true}})
 	}
 }

@@ -1,13 +1,16 @@
 package publisher
 
 import (
+	"cmp"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"treecast/internal/events"
 	"treecast/internal/source"
+	"treecast/internal/stream"
 )
 
 // A report keeps what is at the source and not in the stream as it is, and why
@@ -19,12 +22,14 @@ type report struct {
 	mu      sync.Mutex
 	reasons map[string]reason // by path
 	version int               // counts the changes
+	halted  string            // why nothing is published at all
 }
 
 // A reason says why a path is not published, and what that means for nodes.
 type reason struct {
 	text    string
 	unknown unknown
+	final   bool // no retry is due: only a change of the path can help
 }
 
 // unknown is what cannot be told from the stream for a path with a reason.
@@ -52,24 +57,25 @@ func (r *report) Skipped(skip *source.SkipError, of unknown) {
 	case source.OtherDevice, source.BadName:
 		of = below
 	}
-	if r.note(skip.Path, reason{skip.Reason.String(), of}) {
+	if r.note(skip.Path, reason{skip.Reason.String(), of, true}) {
 		r.log.Warn("skipped, nodes keep what they have", "path", strconv.Quote(skip.Path), "err", skip)
 	}
 }
 
 // Failed notes a path that could not be looked at or read, and is tried again.
 func (r *report) Failed(step, path string, err error, of unknown) {
-	if r.note(path, reason{step + ": " + err.Error(), of}) {
+	if r.note(path, reason{step + ": " + err.Error(), of, false}) {
 		r.log.Warn("will try again, nodes keep what they have", "step", step, "path", strconv.Quote(path), "err", err)
 	}
 }
 
-// Late notes a path that is on its way, as many are; that is not logged.
-func (r *report) Late(path string) {
+// Late notes a path that is on its way, as many are, and what it waits for; that
+// is not logged.
+func (r *report) Late(path string, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, known := r.reasons[path]; !known {
-		r.reasons[path] = reason{"on its way", arriving}
+		r.reasons[path] = reason{"on its way: " + why.Error(), arriving, false}
 		r.version++
 	}
 }
@@ -131,6 +137,41 @@ func (r *report) Whole(x *index, before bool) bool {
 		}
 	}
 	return true
+}
+
+// Halt notes why nothing is published at all, "" that this is over. It returns
+// whether that is new.
+func (r *report) Halt(why string) (isNew bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	isNew = r.halted != why
+	r.halted = why
+	return isNew
+}
+
+// Halted returns why nothing is published at all, "" if that is not so.
+func (r *report) Halted() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.halted
+}
+
+// reportCauses is how many paths an answer names.
+const reportCauses = 20
+
+// Causes returns the first of the paths that no node can have as they are, by
+// name, and how many there are; final: only those that no retry will help.
+// What no node is to have (specials) is not among them.
+func (r *report) Causes(final bool) (causes []stream.Cause, count int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for path, why := range r.reasons {
+		if why.unknown != nothing && (why.final || !final) {
+			causes = append(causes, stream.Cause{Path: strconv.Quote(path), Reason: why.text})
+		}
+	}
+	slices.SortFunc(causes, func(a, b stream.Cause) int { return cmp.Compare(a.Path, b.Path) })
+	return causes[:min(len(causes), reportCauses)], len(causes)
 }
 
 // Counts returns how many paths there are for each reason.

@@ -109,7 +109,7 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	}
 	m, err := s.src.Lstat(events.Path{})
 	if err != nil {
-		s.dirty.Hint([]source.Hint{{}})
+		s.dirty.Again(source.Hint{})
 		return nil // the next round says why
 	}
 	e := m.Entry
@@ -307,7 +307,7 @@ func (s *session) sendTombstones(ctx context.Context, paths []events.Path, n *se
 				if errors.Is(err, source.ErrRootLost) {
 					return err
 				}
-				s.dirty.Hint([]source.Hint{{Path: path, Deep: true}})
+				s.dirty.Again(source.Hint{Path: path, Deep: true})
 				continue
 			}
 			e := events.Entry{Path: path, Kind: events.Tombstone, Epoch: s.lease.Epoch()}
@@ -362,7 +362,7 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 		s.dirty.Retry(t, longestRetry)
 		n.refused++
 		if e.Kind != events.Tombstone {
-			s.report.Late(e.Path.String())
+			s.report.Late(e.Path.String(), err)
 			if s.index.Get(e.Path) == nil && e.Kind == events.File {
 				s.unsent[e.Path] = shapeOf(e)
 			}

@@ -17,14 +17,13 @@ import (
 )
 
 // A session is a publisher that holds the lease and knows what is published.
-// All of it belongs to the goroutine that runs rounds.
+// All of it belongs to the goroutine that runs rounds, but for the channels.
 type session struct {
 	*Publisher
 	lease      *stream.Lease
 	index      *index
 	created    time.Time // of the stream
 	reconnects uint64    // of the connection when the stream was last looked at
-	halted     string    // why nothing is published, logged once
 	refused    time.Time // when a refused publish was logged; zero: none is
 	scanned    bool      // the whole tree was looked at in this session
 	sealed     int       // version of the report that the root's entry tells of
@@ -32,6 +31,9 @@ type session struct {
 	unsent     map[events.Path]shape
 	uploads    *uploads
 	collection *collection
+	calls      chan barrierCall
+	barriers   chan barrier
+	waiting    []barrier
 }
 
 // begin makes a missing stream, takes the lease and reads the snapshot, in
@@ -54,7 +56,8 @@ func (p *Publisher) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, p.transient(ctx, err)
 	}
-	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape)}
+	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
+		calls: make(chan barrierCall, barrierCalls), barriers: make(chan barrier)}
 	if err := s.learn(ctx); err != nil {
 		s.end()
 		return nil, p.transient(ctx, err)
@@ -140,6 +143,17 @@ func (s *session) run(ctx context.Context) error {
 		return s.transient(ctx, err)
 	}
 	defer stop()
+	stopBarriers, err := s.lease.Barriers(func(r stream.BarrierRequest, answer func(stream.BarrierState)) {
+		select {
+		case s.calls <- barrierCall{r, answer}:
+		default: // it is asked again
+		}
+	})
+	if err != nil {
+		return s.transient(ctx, err)
+	}
+	defer stopBarriers()
+	g.Go(func() error { return s.answerBarriers(ctx) })
 	g.Go(func() error { return s.rounds(ctx) })
 	g.Go(func() error { return s.collection.run(ctx) })
 	return g.Wait()
@@ -154,8 +168,11 @@ func (s *session) rounds(ctx context.Context) error {
 			if err := s.uploaded(ctx, j); err != nil {
 				return err
 			}
+		case b := <-s.barriers:
+			s.waiting = append(s.waiting, b)
 		default:
 		}
+		s.passBarriers()
 		wait := time.Duration(-1)
 		if s.conn.Connected() {
 			if err := s.sameStream(ctx); err != nil {
@@ -184,6 +201,8 @@ func (s *session) rounds(ctx context.Context) error {
 			}
 		case w := <-s.uploads.wants:
 			s.mend(w)
+		case b := <-s.barriers:
+			s.waiting = append(s.waiting, b)
 		}
 	}
 }
@@ -224,7 +243,7 @@ func (s *session) checkStream(ctx context.Context) error {
 // error only where the session must end.
 func (s *session) round(ctx context.Context, tasks []task) error {
 	start := time.Now()
-	if s.halted != "" {
+	if s.report.Halted() != "" {
 		// Only a scan of the whole tree ends it; not as often as hints come.
 		tasks = append(tasks, task{deep: true})
 		if err := pause(ctx, haltPause); err != nil {
@@ -271,9 +290,8 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 // passed notes that the whole tree was looked at and the guard had nothing
 // against it. The operator's word is used up by that, needed or not.
 func (s *session) passed() {
-	if s.halted != "" {
+	if s.report.Halt("") {
 		s.Log.Info("no longer halted")
-		s.halted = ""
 	}
 	if !s.scanned {
 		s.sealed = -1
@@ -286,8 +304,7 @@ func (s *session) passed() {
 const haltPause = 500 * time.Millisecond
 
 func (s *session) halt(err error) {
-	if s.halted != err.Error() {
-		s.halted = err.Error()
+	if s.report.Halt(err.Error()) {
 		s.Log.Error("halted: nothing is published or deleted; put the files back, or start with --confirm-delete", "path", strconv.Quote(s.Root), "err", err)
 	}
 }
@@ -309,20 +326,20 @@ func (s *session) retryRead(c change, err error) {
 	var skip *source.SkipError
 	switch {
 	case errors.Is(err, errLarge):
-		s.report.Late(path.String())
+		s.report.Late(path.String(), err)
 		s.withhold(c)
 		s.uploads.Start(c, nil)
 	case errors.Is(err, source.ErrAbsent):
-		s.dirty.Hint([]source.Hint{{Path: path}})
+		s.dirty.Again(source.Hint{Path: path})
 	case errors.As(err, &skip) && skip.Reason == source.TooLarge && c.meta.Entry.Size <= events.MaxInlineBytes:
-		s.dirty.Hint([]source.Hint{{Path: path}}) // it grew since it was looked at
+		s.dirty.Again(source.Hint{Path: path}) // it grew since it was looked at
 	case errors.As(err, &skip):
 		s.report.Skipped(skip, unpublished)
 	case errors.Is(err, source.ErrBusy), errors.Is(err, source.ErrUnstable):
 		if c.task.attempts >= giveUp {
 			s.report.Failed("settle", path.String(), err, unpublished)
 		} else {
-			s.report.Late(path.String())
+			s.report.Late(path.String(), err)
 		}
 		s.withhold(c)
 		s.dirty.Retry(c.task, longestBusy)

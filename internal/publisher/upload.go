@@ -43,6 +43,7 @@ type upload struct {
 	pinned  pinned
 	cancel  context.CancelFunc
 	ended   chan struct{}
+	since   uint64 // see task; owned by the goroutine that runs rounds
 
 	meta   source.Meta // what was read; err, or the rest is set when it has ended
 	packed events.PackedList
@@ -65,7 +66,10 @@ func newUploads(ctx context.Context, s *session, bucket *stream.Bucket, g *errgr
 func (u *uploads) Start(c change, mend []events.Digest) {
 	path := c.meta.Entry.Path
 	before := u.jobs[path]
+	since := c.task.since
 	if before != nil {
+		since = min(since, before.since)
+		before.since = since
 		if before.change.meta.Same(c.meta) {
 			return
 		}
@@ -75,7 +79,7 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 	r := u.s.index.Get(path)
 	j := &upload{
 		change: c, average: r.averageFor(c.meta.Entry.Size), known: r != nil && r.average != 0, mend: mend,
-		cancel: cancel, ended: make(chan struct{}),
+		cancel: cancel, ended: make(chan struct{}), since: since,
 	}
 	u.jobs[path] = j
 	u.g.Go(func() error {
@@ -95,6 +99,17 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 			return u.ctx.Err()
 		}
 	})
+}
+
+// Left reports whether an upload is under way by a hint of that generation or an
+// older one.
+func (u *uploads) Left(generation uint64) bool {
+	for _, j := range u.jobs {
+		if j.since <= generation {
+			return true
+		}
+	}
+	return false
 }
 
 // run stores what the bucket does not have, the list last.
@@ -220,6 +235,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 	}
 	delete(s.uploads.jobs, path)
 	out := outgoing{change: j.change, entry: j.meta.Entry, err: j.err}
+	out.change.task.since = j.since
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
