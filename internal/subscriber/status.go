@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -16,27 +17,24 @@ import (
 	"treecast/internal/stream"
 )
 
-// A Status is what a node says of itself in the bucket <site>-nodes. Paths are
+// A Status is what a node says of itself, in the bucket <site>-nodes and, as it
+// is at that moment, to who asks. Paths are
 // quoted as in Go, so that no name can forge a line on a terminal.
 type Status struct {
-	Instance string    `json:"instance"` // of this run
-	Version  string    `json:"version"`
-	Time     time.Time `json:"time"`
-	Seq      uint64    `json:"seq"` // all up to it is durable here
-	Applied  uint64    `json:"applied"`
-	LastPath string    `json:"last_path,omitempty"`
-	Held     []Cause   `json:"held,omitempty"` // the first of them
-	HeldAll  int       `json:"held_count,omitempty"`
-	Parked   []Cause   `json:"parked,omitempty"`
-	ParkAll  int       `json:"parked_count,omitempty"`
-	Halted   string    `json:"halted,omitempty"`
-	FreeSize int64     `json:"free_bytes"`
-}
-
-// A Cause is a path that is late or refused, and why.
-type Cause struct {
-	Path   string `json:"path"`
-	Reason string `json:"reason"`
+	Instance string         `json:"instance"` // of this run
+	Version  string         `json:"version"`
+	Time     time.Time      `json:"time"`
+	Stream   time.Time      `json:"stream"` // when the stream was created that the rest is of
+	Epoch    uint64         `json:"epoch"`  // the newest lease at or before Seq
+	Seq      uint64         `json:"seq"`    // all up to it is durable here, or parked
+	Applied  uint64         `json:"applied"`
+	LastPath string         `json:"last_path,omitempty"`
+	Held     []stream.Cause `json:"held,omitempty"` // the first of them
+	HeldAll  int            `json:"held_count,omitempty"`
+	Parked   []stream.Cause `json:"parked,omitempty"`
+	ParkAll  int            `json:"parked_count,omitempty"`
+	Halted   string         `json:"halted,omitempty"`
+	FreeSize int64          `json:"free_bytes"`
 }
 
 const (
@@ -108,11 +106,11 @@ func (s *status) held(path events.Path, cause error) {
 // follow notes where the node stands.
 func (s *status) follow(mark apply.Watermark, held []*hold) {
 	s.mu.Lock()
-	s.now.Seq = mark.Seq
+	s.now.Stream, s.now.Epoch, s.now.Seq = mark.Stream, mark.Epoch, mark.Seq
 	s.now.HeldAll = len(held)
 	s.now.Held = s.now.Held[:0]
 	for _, x := range held[:min(len(held), statusCauses)] {
-		s.now.Held = append(s.now.Held, Cause{strconv.Quote(x.entry.Path.String()), x.cause})
+		s.now.Held = append(s.now.Held, stream.Cause{Path: strconv.Quote(x.entry.Path.String()), Reason: x.cause})
 	}
 	s.mu.Unlock()
 	s.signal()
@@ -137,7 +135,26 @@ func (s *status) keep(ctx context.Context, conn *stream.Conn) error {
 	}
 }
 
-func (s *status) encode() []byte {
+// answer tells who asks how the node is, until ctx ends.
+func (s *status) answer(ctx context.Context, conn *stream.Conn) error {
+	for {
+		stop, err := conn.AnswerAsNode(ctx, s.site, s.node, s.encode)
+		if err == nil {
+			<-ctx.Done()
+			stop()
+			return ctx.Err()
+		}
+		if errors.Is(err, stream.ErrDenied) {
+			s.log.Warn("may not answer who asks how this node is: publisher wait cannot be told", "err", err)
+			return nil
+		}
+		if err := pause(ctx, statusInterval); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *status) encode() json.RawMessage {
 	parked := s.tree.Parked()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +163,7 @@ func (s *status) encode() []byte {
 	now.ParkAll = len(parked)
 	now.Parked = now.Parked[:0]
 	for _, p := range parked[:min(len(parked), statusCauses)] {
-		now.Parked = append(now.Parked, Cause{strconv.Quote(p.Path), p.Reason})
+		now.Parked = append(now.Parked, stream.Cause{Path: strconv.Quote(p.Path), Reason: p.Reason})
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(s.root, &fs); err == nil {

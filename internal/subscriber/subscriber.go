@@ -93,6 +93,7 @@ func Run(ctx context.Context, conn *stream.Conn, o Options) (err error) {
 			return err
 		}
 		g.Go(func() error { return s.status.keep(ctx, conn) })
+		g.Go(func() error { return s.status.answer(ctx, conn) })
 		return s.run(ctx)
 	})
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
@@ -237,6 +238,8 @@ func (s *subscriber) session(ctx context.Context) error {
 			return err
 		}
 		s.needed, s.reconciled = notNeeded, time.Now()
+	} else {
+		s.status.follow(mark, nil)
 	}
 	s.ConfirmDelete = false // it was of the first time
 	if err := consumer.Reset(ctx, f.last+1); err != nil {
