@@ -32,6 +32,7 @@ type command struct {
 	Run    struct{} `cmd:"" default:"1" help:"Publish until stopped (the default)."`
 	Scan   scan     `cmd:"" help:"Tell what a run would publish."`
 	GC     gc       `cmd:"" name:"gc" help:"Tell what the bucket of large bodies has that no file needs any more."`
+	Wait   wait     `cmd:"" help:"Return when all that is at the source now is on the nodes: exit 0 it is, 1 it is not, 2 no answer."`
 	Status struct{} `cmd:"" help:"Tell who is behind: exit 0 all current, 1 someone behind, 2 no answer."`
 }
 
@@ -63,6 +64,12 @@ type scan struct {
 	DryRun bool `help:"Change nothing; a scan never does." required:""`
 }
 
+type wait struct {
+	Timeout time.Duration `help:"How long to wait at most." default:"30s"`
+	Node    []string      `help:"Wait for these nodes only." placeholder:"b,c"`
+	Scan    bool          `help:"Have the whole tree looked at: finds writes through mmap and other hard links too."`
+}
+
 type gc struct {
 	DryRun bool `help:"Change nothing; the running publisher removes it after --gc-grace." required:""`
 }
@@ -81,6 +88,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if k.Command() == "status" {
 		return cli.Status(ctx, to, site, "", stdout)
+	}
+	if k.Command() == "wait" {
+		return cli.Wait(ctx, to, cli.Barrier{Site: site, Nodes: c.Wait.Node, Scan: c.Wait.Scan, Timeout: c.Wait.Timeout})
 	}
 	o := publisher.Options{
 		Site: site, Root: c.Root, Specials: c.Specials, NumericIDs: c.NumericIDs, Takeover: c.Takeover,
