@@ -61,6 +61,10 @@ func TestWaitIsExact(t *testing.T) {
 			now, gone = fmt.Sprintf("e%d/f", i), was
 		case 3: // in chunks
 			c.write(t, now, slices.Repeat(fmt.Appendf(nil, "%08d", i), 100_000))
+		case 4: // behind many
+			for j := range 500 {
+				c.write(t, fmt.Sprintf("many/%d", j), fmt.Append(nil, i, j))
+			}
 		}
 		if gone != "" {
 			c.must(t, os.RemoveAll(c.path("a", gone)))
