@@ -143,12 +143,21 @@ func TestExampleConfiguration(t *testing.T) {
 	}
 	stop()
 
+	if stop, err = lease.AnswerAsSource(func() any { return "well" }); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := publisher.AskSource(ctx, site); err != nil || string(said) != `"well"` {
+		t.Errorf("the source said %s, %v", said, err)
+	}
+	stop()
+
 	denied := map[string]error{
 		"another's status": node.PutStatus(ctx, site, "c", []byte("not mine")),
 		"add a node":       node.AddNodes(ctx, site, []string{"x"}, stream.NodeConfig{}),
 	}
 	_, denied["answer as another"] = node.AnswerAsNode(ctx, site, "c", nil)
 	_, denied["another's state"] = node.AskNode(ctx, site, "c")
+	_, denied["the source"] = node.AskSource(ctx, site)
 	_, denied["a barrier"] = node.Barrier(ctx, site, stream.BarrierRequest{})
 	_, denied["another's consumer"] = node.OpenConsumer(ctx, site, "c", stream.NodeConfig{})
 	_, denied["own consumer that is not there"] = connectAs(t, b, "d").OpenConsumer(ctx, site, "d", stream.NodeConfig{})

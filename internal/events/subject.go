@@ -54,6 +54,10 @@ func (s Site) WantSubject() string { return "treecast." + string(s) + ".want" }
 // at the source is published; it is not stored.
 func (s Site) BarrierSubject() string { return "treecast." + string(s) + ".barrier" }
 
+// SourceSubject is where the holder of the lease answers how the source is; it is
+// not stored.
+func (s Site) SourceSubject() string { return "treecast." + string(s) + ".source" }
+
 // NodeSubject is where a node answers how it is; it is not stored.
 func (s Site) NodeSubject(node string) string { return "treecast." + string(s) + ".node." + node }
 

@@ -180,6 +180,7 @@ func TestSiteSubjects(t *testing.T) {
 		s.LeaseSubject():   "treecast.web.lease",
 		s.HolderSubject():  "treecast.web.holder",
 		s.BarrierSubject(): "treecast.web.barrier",
+		s.SourceSubject():  "treecast.web.source",
 		s.NodeSubject("b"): "treecast.web.node.b",
 	} {
 		if got != want {

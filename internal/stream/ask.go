@@ -89,6 +89,25 @@ func (c *Conn) AnswerAsNode(ctx context.Context, site events.Site, node string, 
 	return stop, failed("answer as node "+node, site, err)
 }
 
+// AnswerAsSource answers who asks how the source is with what fn says, until stop
+// is called or the lease is over. Errors are those of [Lease.Wants].
+func (l *Lease) AnswerAsSource(fn func() any) (stop func(), err error) {
+	stop, err = l.c.listen(context.Background(), l.site.SourceSubject(), func(msg *nats.Msg) {
+		if l.over() == nil {
+			l.c.respond(msg, fn())
+		}
+	})
+	return stop, failed("answer as source", l.site, err)
+}
+
+// AskSource returns what the publisher says of its source now. Errors are those
+// of [Conn.AskNode].
+func (c *Conn) AskSource(ctx context.Context, site events.Site) (json.RawMessage, error) {
+	var said json.RawMessage
+	err := c.ask(ctx, site.SourceSubject(), struct{}{}, &said)
+	return said, failed("ask the source", site, err)
+}
+
 // AskNode returns what node says of itself now. Errors are *[OpError] with
 // [ErrSilent] if it does not answer, [ErrDenied], [ErrDisconnected] or ctx's own.
 func (c *Conn) AskNode(ctx context.Context, site events.Site, node string) (json.RawMessage, error) {

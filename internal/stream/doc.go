@@ -29,6 +29,7 @@
 // and one durable consumer a node, named after it. Core subjects, not stored,
 // are treecast.web.holder, where the holder of the lease answers,
 // treecast.web.barrier, where it is asked whether all is published,
+// treecast.web.source, where it is asked how the source is,
 // treecast.web.want, where nodes ask for objects, and treecast.web.node.<name>,
 // where a node answers how it is.
 //

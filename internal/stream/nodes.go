@@ -64,6 +64,16 @@ func (c *Conn) Nodes(ctx context.Context, site events.Site) ([]NodeState, error)
 	}
 }
 
+// NextTime returns when the first message after seq that lives was stored, zero
+// if there is none. Errors are those of [Conn.StreamInfo].
+func (c *Conn) NextTime(ctx context.Context, site events.Site, seq uint64) (time.Time, error) {
+	d, err := c.leaderGet(ctx, streamName(site), map[string]any{"seq": seq + 1, "next_by_subj": ">"})
+	if err != nil || d == nil {
+		return time.Time{}, failed("read the next message", site, err)
+	}
+	return d.Time, nil
+}
+
 // LeaseSeq returns the sequence of the site's newest lease, 0 if nobody ever
 // held it. Errors are those of [Conn.StreamInfo].
 func (c *Conn) LeaseSeq(ctx context.Context, site events.Site) (uint64, error) {
