@@ -80,7 +80,9 @@ func (s *session) barrier(ctx context.Context, r stream.BarrierRequest) stream.B
 	case <-ctx.Done(): // a round takes long
 	}
 	state.Halted = s.report.Halted()
-	state.Unpublished, state.Count = s.report.Causes(state.Seq != 0)
+	state.Unpublished, state.Count = s.report.Causes(func(r reason) bool {
+		return r.unknown != nothing && (r.final || state.Seq == 0) // what no node is to have lacks nowhere
+	})
 	return state
 }
 

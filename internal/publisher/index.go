@@ -16,6 +16,7 @@ type index struct {
 	len    int
 	doubts int                           // uncertain records
 	files  int                           // records that are not of directories
+	bytes  int64                         // of files
 	bodies map[events.Digest]events.Path // one path of each large body
 	names  map[string]uint16             // owners' and groups' names, each once
 	list   []string
@@ -64,6 +65,9 @@ func (x *index) Len() int { return x.len }
 
 // Files counts those that are not directories.
 func (x *index) Files() int { return x.files }
+
+// Bytes is the size of all files.
+func (x *index) Bytes() int64 { return x.bytes }
 
 // Certain counts those whose last publish was answered.
 func (x *index) Certain() int { return x.len - x.doubts }
@@ -115,9 +119,9 @@ func (x *index) Put(e *events.Entry) {
 	if n.record.uncertain {
 		x.doubts--
 	}
-	x.count(n.record.kind, -1)
-	x.count(e.Kind, 1)
+	x.count(&n.record, -1)
 	n.record = x.record(e)
+	x.count(&n.record, 1)
 	if e.Average != 0 {
 		x.bodies[e.Digest] = e.Path
 	}
@@ -133,9 +137,10 @@ func (x *index) WithBody(d events.Digest) (events.Path, bool) {
 	return p, ok
 }
 
-func (x *index) count(kind events.Kind, by int) {
-	if kind != 0 && kind != events.Dir {
+func (x *index) count(r *record, by int) {
+	if r.kind != 0 && r.kind != events.Dir {
 		x.files += by
+		x.bytes += r.size * int64(by)
 	}
 }
 
@@ -202,7 +207,7 @@ func (x *index) remove(p events.Path) {
 	if n.record.uncertain {
 		x.doubts--
 	}
-	x.count(n.record.kind, -1)
+	x.count(&n.record, -1)
 	n.record = record{}
 	x.len--
 	for n.parent != nil && n.record.kind == 0 && len(n.children) == 0 {

@@ -36,6 +36,7 @@ type Options struct {
 	GCGrace       time.Duration // how long the bucket keeps what no entry names any more; 24 hours
 	Nodes         []string      // whose consumers are made beforehand
 	Stream        stream.Config
+	Version       string
 	Log           *slog.Logger
 
 	// Progress, if not nil, is told how many of a round's changes are

@@ -159,14 +159,13 @@ func (r *report) Halted() string {
 // reportCauses is how many paths an answer names.
 const reportCauses = 20
 
-// Causes returns the first of the paths that no node can have as they are, by
-// name, and how many there are; final: only those that no retry will help.
-// What no node is to have (specials) is not among them.
-func (r *report) Causes(final bool) (causes []stream.Cause, count int) {
+// Causes returns the first of the paths whose reason is asked for, by name, and
+// how many there are.
+func (r *report) Causes(of func(reason) bool) (causes []stream.Cause, count int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for path, why := range r.reasons {
-		if why.unknown != nothing && (why.final || !final) {
+		if of(why) {
 			causes = append(causes, stream.Cause{Path: strconv.Quote(path), Reason: why.text})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,8 @@ type session struct {
 	calls      chan barrierCall
 	barriers   chan barrier
 	waiting    []barrier
+	lastScan   time.Time
+	facts      atomic.Pointer[facts]
 }
 
 // begin makes a missing stream, takes the lease and reads the snapshot, in
@@ -153,6 +156,12 @@ func (s *session) run(ctx context.Context) error {
 		return s.transient(ctx, err)
 	}
 	defer stopBarriers()
+	s.remember()
+	stopStatus, err := s.lease.AnswerAsSource(func() any { return s.status() })
+	if err != nil {
+		return s.transient(ctx, err)
+	}
+	defer stopStatus()
 	g.Go(func() error { return s.answerBarriers(ctx) })
 	g.Go(func() error { return s.rounds(ctx) })
 	g.Go(func() error { return s.collection.run(ctx) })
@@ -172,6 +181,7 @@ func (s *session) rounds(ctx context.Context) error {
 			s.waiting = append(s.waiting, b)
 		default:
 		}
+		s.remember()
 		s.passBarriers()
 		wait := time.Duration(-1)
 		if s.conn.Connected() {
@@ -297,6 +307,7 @@ func (s *session) passed() {
 		s.sealed = -1
 	}
 	s.inodes.prune(func(p events.Path) bool { return s.index.Get(p) != nil })
+	s.lastScan = time.Now().UTC()
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
 }
 
@@ -315,6 +326,9 @@ const (
 	longestBusy  = time.Second      // a writer has it open
 	longestFull  = 30 * time.Second // the bucket has no room; to find that out the file is read
 )
+
+// settleStep is the step that fails where a path moves under every read.
+const settleStep = "settle"
 
 // giveUp is the number of attempts after which a path that moves under every
 // read is reported.
@@ -337,7 +351,7 @@ func (s *session) retryRead(c change, err error) {
 		s.report.Skipped(skip, unpublished)
 	case errors.Is(err, source.ErrBusy), errors.Is(err, source.ErrUnstable):
 		if c.task.attempts >= giveUp {
-			s.report.Failed("settle", path.String(), err, unpublished)
+			s.report.Failed(settleStep, path.String(), err, unpublished)
 		} else {
 			s.report.Late(path.String(), err)
 		}
