@@ -33,7 +33,7 @@ type command struct {
 	Scan   scan     `cmd:"" help:"Tell what a run would publish."`
 	GC     gc       `cmd:"" name:"gc" help:"Tell what the bucket of large bodies has that no file needs any more."`
 	Wait   wait     `cmd:"" help:"Return when all that is at the source now is on the nodes: exit 0 it is, 1 it is not, 2 no answer."`
-	Status struct{} `cmd:"" help:"Tell who is behind: exit 0 all current, 1 someone behind, 2 no answer."`
+	Status status   `cmd:"" help:"Tell who is behind: exit 0 all current, 1 someone behind, held up or away, 2 no answer or the source is halted."`
 }
 
 // Tree has the flags that say what is published.
@@ -64,6 +64,8 @@ type scan struct {
 	DryRun bool `help:"Change nothing; a scan never does." required:""`
 }
 
+type status struct{ cli.StatusFlags }
+
 type wait struct {
 	Timeout time.Duration `help:"How long to wait at most." default:"30s"`
 	Node    []string      `help:"Wait for these nodes only." placeholder:"b,c"`
@@ -87,7 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if k.Command() == "status" {
-		return cli.Status(ctx, to, site, "", stdout)
+		return cli.Status(ctx, to, site, "", c.Status.StatusFlags, stdout)
 	}
 	if k.Command() == "wait" {
 		return cli.Wait(ctx, to, cli.Barrier{Site: site, Nodes: c.Wait.Node, Scan: c.Wait.Scan, Timeout: c.Wait.Timeout})
@@ -96,6 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Site: site, Root: c.Root, Specials: c.Specials, NumericIDs: c.NumericIDs, Takeover: c.Takeover,
 		ConfirmDelete: c.ConfirmDelete, ScanInterval: c.ScanInterval, GCGrace: c.GCGrace, Nodes: c.Nodes,
 		Stream:   stream.Config{Replicas: c.Replicas, MaxBytes: c.MaxBytes, BucketBytes: c.BucketBytes, TombstoneTTL: c.TombstoneTTL},
+		Version:  cli.Version(),
 		Log:      log,
 		Progress: cli.Progress(stderr, "publishing"),
 	}

@@ -29,7 +29,7 @@ type command struct {
 
 	Run    struct{} `cmd:"" default:"1" help:"Keep the tree until stopped (the default)."`
 	Verify verify   `cmd:"" help:"Compare the tree with the stream: exit 0 equal, 1 differences (itemized), 2 could not tell."`
-	Status struct{} `cmd:"" help:"Tell whether this node is behind: exit 0 current, 1 behind, 2 no answer."`
+	Status status   `cmd:"" help:"Tell whether this node is behind: exit 0 current, 1 behind, 2 no answer."`
 }
 
 // Tree has the flags that say which tree is kept, and how.
@@ -44,6 +44,8 @@ type Tree struct {
 	ConfirmDelete     bool          `help:"Let the first reconcile remove most of what stands in the root."`
 	ReconcileInterval time.Duration `help:"Time between comparisons of the whole tree." default:"24h"`
 }
+
+type status struct{ cli.StatusFlags }
 
 type verify struct {
 	Checksum bool `help:"Read every byte; otherwise size and time are believed."`
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if k.Command() == "status" {
-		return cli.Status(ctx, to, site, c.Node, stdout)
+		return cli.Status(ctx, to, site, c.Node, c.Status.StatusFlags, stdout)
 	}
 	o := subscriber.Options{
 		Site: site, Node: c.Node, Root: c.Root, NumericIDs: c.NumericIDs, Specials: c.Specials,
