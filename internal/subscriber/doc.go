@@ -28,6 +28,10 @@
 //   - The watermark is below every held entry: after a crash they come again.
 //   - An entry whose kin is held waits behind it, for only order makes a path
 //     and its ancestors agree.
+//   - One subscriber a name: a second one waits until the broker sees no other
+//     ask for messages.
+//   - A tree is compared at least as often as deletions expire, so that one that
+//     was out of reach meanwhile misses none.
 //   - What the snapshot lacks is foreign only in a sealed stream: one whose
 //     root's entry says that it is whole. Until then the watermark says that
 //     the tree is unswept.

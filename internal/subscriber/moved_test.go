@@ -1,0 +1,44 @@
+package subscriber
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"treecast/internal/apply"
+	"treecast/internal/stream"
+)
+
+// TestUnfit is every way in which a watermark does not tell where a tree stands.
+func TestUnfit(t *testing.T) {
+	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		change       func(*apply.Watermark, *stream.Info)
+		none         bool
+		lease, newer uint64
+		want         string // part of the reason; "": it fits
+	}{
+		"as it was":                      {lease: 90},
+		"a lease after it":               {lease: 120},
+		"messages after it":              {lease: 90, newer: 101},
+		"none":                           {none: true, want: "no watermark"},
+		"another site":                   {change: func(m *apply.Watermark, _ *stream.Info) { m.Site = "other" }, want: "site other"},
+		"long ago":                       {change: func(m *apply.Watermark, _ *stream.Info) { m.Time = time.Now().Add(-29 * 24 * time.Hour) }, want: "longer than deletions"},
+		"long ago for this stream":       {change: func(_ *apply.Watermark, i *stream.Info) { i.TombstoneTTL = time.Minute }, want: "longer than deletions"},
+		"another stream":                 {change: func(_ *apply.Watermark, i *stream.Info) { i.Created = created.Add(1) }, want: "another one"},
+		"the stream ends before it":      {change: func(_ *apply.Watermark, i *stream.Info) { i.LastSeq = 99 }, want: "went back from 100 to 99"},
+		"a lease before it that is new":  {lease: 95, want: "the lease 95 is new"},
+		"messages before it that are":    {lease: 120, newer: 97, want: "message 97"},
+		"its own message came again new": {lease: 120, newer: 100, want: "message 100"},
+	} {
+		mark := apply.Watermark{Site: "web", Stream: created, Epoch: 90, Seq: 100, Time: time.Now().Add(-time.Hour)}
+		info := stream.Info{Created: created, LastSeq: 200}
+		if c.change != nil {
+			c.change(&mark, &info)
+		}
+		got := unfit(mark, !c.none, "web", info, c.lease, c.newer)
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
