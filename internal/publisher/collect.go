@@ -54,10 +54,11 @@ const (
 	// A sweep begins at most so long after something lost its name.
 	longestSweepPause  = time.Hour
 	shortestSweepPause = 100 * time.Millisecond
-	// A sweep rests between two objects: that long, or a few times as long as
-	// the object took.
-	objectRest       = 5 * time.Millisecond
-	objectRestFactor = 4
+	// A sweep rests between two objects: a few times as long as the object took,
+	// within these limits.
+	shortestRest = 5 * time.Millisecond
+	longestRest  = 50 * time.Millisecond
+	restFactor   = 4
 	// A sweep that has found no room to make is not repeated for so many times as
 	// long as it took: whoever needs room asks again and again.
 	futileFactor = 10
@@ -255,5 +256,5 @@ func (s *sweep) rest(ctx context.Context, took time.Duration) error {
 	if s.hurry() {
 		return ctx.Err()
 	}
-	return pause(ctx, max(objectRest, objectRestFactor*took))
+	return pause(ctx, min(max(shortestRest, restFactor*took), longestRest))
 }
