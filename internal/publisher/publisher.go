@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -59,6 +60,7 @@ type Publisher struct {
 	watcher *source.Watcher // nil: nothing is watched
 
 	inodes inodes
+	root   identity
 	floor  int // of the guard, until a scan passed it; owned by the rounds' goroutine
 }
 
@@ -113,6 +115,8 @@ func connected(ctx context.Context, conn *stream.Conn) error {
 
 // An identity is which directory the root was when it was first opened.
 type identity struct{ dev, ino uint64 }
+
+func (x identity) String() string { return fmt.Sprintf("device %d, inode %d", x.dev, x.ino) }
 
 // await returns when the root is a directory again, on the device that it was
 // on: an empty mount point, or another disk, is not the tree.
@@ -197,7 +201,7 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 	if root.ino == 0 {
 		*root = identity{m.Dev, m.Ino}
 	}
-	p.floor = massDeleteFloor
+	p.root, p.floor = identity{m.Dev, m.Ino}, massDeleteFloor
 	if *root != (identity{m.Dev, m.Ino}) {
 		p.floor = 0
 	}

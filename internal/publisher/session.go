@@ -22,6 +22,7 @@ import (
 type session struct {
 	*Publisher
 	lease      *stream.Lease
+	leaseRoot  string // which directory the lease says is published
 	index      *index
 	created    time.Time // of the stream
 	reconnects uint64    // of the connection when the stream was last looked at
@@ -54,12 +55,21 @@ func (p *Publisher) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	me := stream.Holder{Host: host, PID: os.Getpid(), Instance: rand.Text(), Since: time.Now().UTC()}
+	me := stream.Holder{Host: host, PID: os.Getpid(), Instance: rand.Text(), Since: time.Now().UTC(), Root: p.root.String()}
+	// What another directory lacks proves less, also after a restart: the lease
+	// says what was published until a scan of this one has passed the guard.
+	last, err := p.conn.LastHolder(ctx, p.Site)
+	if err != nil {
+		return nil, p.transient(ctx, err)
+	}
+	if last.Root != "" && last.Root != me.Root {
+		p.floor, me.Root = 0, last.Root
+	}
 	lease, err := p.conn.Acquire(ctx, p.Site, me, p.Takeover)
 	if err != nil {
 		return nil, p.transient(ctx, err)
 	}
-	s := &session{Publisher: p, lease: lease, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
+	s := &session{Publisher: p, lease: lease, leaseRoot: me.Root, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
 		calls: make(chan barrierCall, barrierCalls), barriers: make(chan barrier)}
 	if err := s.learn(ctx); err != nil {
 		s.end()
@@ -283,7 +293,9 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 		return nil
 	}
 	if pl.scanned {
-		s.passed()
+		if err := s.passed(ctx); err != nil {
+			return err
+		}
 	}
 	sent, err := s.publish(ctx, pl)
 	if sent.entries > 0 {
@@ -299,7 +311,13 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 
 // passed notes that the whole tree was looked at and the guard had nothing
 // against it. The operator's word is used up by that, needed or not.
-func (s *session) passed() {
+func (s *session) passed(ctx context.Context) error {
+	if root := s.root.String(); s.leaseRoot != root {
+		if err := s.lease.SetRoot(ctx, root); err != nil {
+			return s.transient(ctx, err)
+		}
+		s.leaseRoot = root
+	}
 	if s.report.Halt("") {
 		s.Log.Info("no longer halted")
 	}
@@ -309,6 +327,7 @@ func (s *session) passed() {
 	s.inodes.prune(func(p events.Path) bool { return s.index.Get(p) != nil })
 	s.lastScan = time.Now().UTC()
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
+	return nil
 }
 
 // haltPause is between two scans while the guard holds everything.

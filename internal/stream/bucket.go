@@ -167,7 +167,7 @@ func (b *Bucket) refenceLocked(ctx context.Context) error {
 
 // writeLease writes the bucket's lease, if its last sequence is expected.
 func (b *Bucket) writeLease(ctx context.Context, expected uint64) error {
-	body, err := json.Marshal(b.l.me)
+	body, err := json.Marshal(b.l.holder())
 	if err != nil {
 		return err
 	}

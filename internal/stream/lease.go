@@ -31,6 +31,7 @@ type Holder struct {
 	PID      int       `json:"pid"`
 	Instance string    `json:"instance"`
 	Since    time.Time `json:"since"`
+	Root     string    `json:"root,omitempty"` // which directory it publishes, in its own words
 }
 
 func (h Holder) String() string {
@@ -56,7 +57,7 @@ type Lease struct {
 	unsure  bool       // something may still be on its way under fence
 	full    bool       // the last publish found no room
 
-	endMu   sync.Mutex
+	endMu   sync.Mutex         // guards what follows, and me.Root
 	end     error              // why the lease is over
 	answers *nats.Subscription // nil: over, or not begun
 }
@@ -168,7 +169,7 @@ var errRefused = errors.New("the lease is not as expected")
 // write makes the lease ours, if its last sequence is expected.
 func (l *Lease) write(ctx context.Context, expected uint64) error {
 	subject := l.site.LeaseSubject()
-	body, err := json.Marshal(l.me)
+	body, err := json.Marshal(l.holder())
 	if err != nil {
 		return err
 	}
@@ -244,13 +245,28 @@ func (l *Lease) answer(msg *nats.Msg) {
 	if msg.Reply == "" || who != "" && who != l.me.Instance || l.over() != nil {
 		return
 	}
-	body, err := json.Marshal(l.me)
+	body, err := json.Marshal(l.holder())
 	if err == nil {
 		err = msg.Respond(body)
 	}
 	if err != nil {
 		l.c.logOnce("lease holder cannot answer", err)
 	}
+}
+
+func (l *Lease) holder() Holder {
+	l.endMu.Lock()
+	defer l.endMu.Unlock()
+	return l.me
+}
+
+// SetRoot makes the lease say which directory is published. Errors are those of
+// [Lease.Publish]; the lease may say it then.
+func (l *Lease) SetRoot(ctx context.Context, root string) error {
+	l.endMu.Lock()
+	l.me.Root = root
+	l.endMu.Unlock()
+	return failed("write the lease", l.site, l.prove(ctx))
 }
 
 // Epoch is the sequence at which the lease was acquired: larger than that of

@@ -152,3 +152,16 @@ func TestSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a lease says of the root is there for the next holder.
+func TestLeaseSaysTheRoot(t *testing.T) {
+	_, l, _ := newBucketSite(t, Config{})
+	if err := l.SetRoot(t.Context(), "device 1, inode 2"); err != nil {
+		t.Fatal(err)
+	}
+	last, err := l.c.LastHolder(t.Context(), site)
+	if err != nil || last.Root != "device 1, inode 2" || last.Instance != l.holder().Instance {
+		t.Errorf("%+v, %v", last, err)
+	}
+	publish(t, l, messages(t, 1, "x")...)
+}
