@@ -22,7 +22,7 @@ import (
 func TestRandomWork(t *testing.T) {
 	t.Parallel()
 	seed := number(t, "TREECAST_SEED", uint64(time.Now().UnixNano()))
-	ops := 6000
+	ops := 4000
 	if testing.Short() {
 		ops = 600
 	}

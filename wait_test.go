@@ -24,9 +24,10 @@ func (c *cluster) wait(args ...string) error {
 // TestWaitIsExact: what was done before `publisher wait` is on every node when
 // it returns, read once and not again; while another file never rests.
 func TestWaitIsExact(t *testing.T) {
+	t.Parallel()
 	rounds := 1000
 	if (testing.Short() || slices.Contains(buildFlags, "-race")) && os.Getenv("TREECAST_TORTURE") == "" {
-		rounds = 100
+		rounds = 40
 	}
 	c := startCluster(t, "b", "c", "d")
 	c.must(t, c.wait("--node", "b,c,d"))
