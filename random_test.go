@@ -1,6 +1,7 @@
 package treecast_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,8 +62,10 @@ func TestRandomWork(t *testing.T) {
 	c.must(t, c.judge(nil))
 	clean := func() error {
 		out, err := exec.Command("publisher", "gc", "--dry-run", "--nats", c.url).Output()
-		if err == nil && string(out) != "0 objects, 0 bytes\n" {
-			err = errors.New("not clean")
+		// Beside the names of what was just deleted an orphan is overlooked, for an hour.
+		left := bytes.Count(out, []byte(" bytes, stored ")) - bytes.Count(out, []byte("of an interrupted upload"))
+		if err == nil && left > 0 {
+			err = fmt.Errorf("%d objects are left", left)
 		}
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
