@@ -116,7 +116,7 @@ func connected(ctx context.Context, conn *stream.Conn) error {
 // An identity is which directory the root was when it was first opened.
 type identity struct{ dev, ino uint64 }
 
-func (x identity) String() string { return fmt.Sprintf("device %d, inode %d", x.dev, x.ino) }
+func (was *identity) String() string { return fmt.Sprintf("device %d, inode %d", was.dev, was.ino) }
 
 // await returns when the root is a directory again, on the device that it was
 // on: an empty mount point, or another disk, is not the tree.
