@@ -111,11 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.Filter, err = c.filter(); err != nil {
 		return err
 	}
-	connect := stream.Connect
-	if k.Command() != "run" {
-		connect = cli.Ask
-	}
-	conn, err := connect(ctx, to)
+	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {
 		return err
 	}

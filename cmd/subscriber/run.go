@@ -87,11 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.Protect, err = source.NewFilter(append(source.DefaultRules(), c.Protect...)...); err != nil {
 		return fmt.Errorf("--protect: %w", err)
 	}
-	connect := stream.Connect
-	if k.Command() != "run" {
-		connect = cli.Ask
-	}
-	conn, err := connect(ctx, to)
+	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,14 @@ func Ask(ctx context.Context, to stream.ConnectOptions) (*stream.Conn, error) {
 	return conn, err
 }
 
+// Connect connects for a service, which waits for its broker, or as [Ask] does.
+func Connect(ctx context.Context, to stream.ConnectOptions, service bool) (*stream.Conn, error) {
+	if service {
+		return stream.Connect(ctx, to)
+	}
+	return Ask(ctx, to)
+}
+
 // Options checks the flags and returns them for [stream.Connect]. The
 // connection is named after its user, or as, if there is none: the name is in
 // the broker's reports, and in the subject of replies, on which a user's

@@ -198,11 +198,11 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 	if err != nil {
 		return err
 	}
-	if root.ino == 0 {
-		*root = identity{m.Dev, m.Ino}
-	}
 	p.root, p.floor = identity{m.Dev, m.Ino}, massDeleteFloor
-	if *root != (identity{m.Dev, m.Ino}) {
+	if root.ino == 0 {
+		*root = p.root
+	}
+	if *root != p.root {
 		p.floor = 0
 	}
 
