@@ -50,12 +50,8 @@ func (s *session) renamed(ctx context.Context, out *outgoing) {
 	if _, err := s.src.Lstat(from); !errors.Is(err, source.ErrAbsent) {
 		return
 	}
-	d, err := s.conn.Entry(ctx, s.Site, from)
-	if err != nil || d == nil {
-		return
-	}
-	old, err := events.Decode(s.Site, d.Subject, d.Header)
-	if err != nil || old.Kind != events.File || old.Body != events.ChunksBody || old.Digest != r.digest {
+	old, d, err := s.collection.catalog.chunked(ctx, from)
+	if err != nil || d == nil || old.Digest != r.digest {
 		return
 	}
 	e := c.meta.Entry

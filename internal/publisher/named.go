@@ -98,6 +98,20 @@ func (c *catalog) add(ctx context.Context, names named, d *stream.Delivery) erro
 	return nil
 }
 
+// chunked returns the entry of path as it is published, and its message; nil if
+// it is not that of a file in chunks.
+func (c *catalog) chunked(ctx context.Context, path events.Path) (events.Entry, *stream.Delivery, error) {
+	d, err := c.conn.Entry(ctx, c.site, path)
+	if err != nil || d == nil {
+		return events.Entry{}, nil, err
+	}
+	e, err := events.Decode(c.site, d.Subject, d.Header)
+	if err != nil || e.Kind != events.File || e.Body != events.ChunksBody {
+		return events.Entry{}, nil, nil
+	}
+	return e, d, nil
+}
+
 // list opens an entry's chunk list, in its message or in the bucket.
 func (c *catalog) list(ctx context.Context, e *events.Entry, payload []byte) (list events.ChunkList, err error) {
 	if e.List == nil {

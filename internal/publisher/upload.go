@@ -155,13 +155,9 @@ func (u *uploads) was(ctx context.Context, j *upload) (events.ChunkList, error) 
 		return nil, nil
 	}
 	path := j.change.meta.Entry.Path
-	d, err := u.s.conn.Entry(ctx, u.s.Site, path)
-	if err != nil || d == nil {
+	e, d, err := u.s.collection.catalog.chunked(ctx, path)
+	if err != nil || d == nil || e.Average != j.average {
 		return nil, err
-	}
-	e, err := events.Decode(u.s.Site, d.Subject, d.Header)
-	if err != nil || e.Body != events.ChunksBody || e.Average != j.average {
-		return nil, nil
 	}
 	list, err := u.s.collection.catalog.list(ctx, &e, d.Payload)
 	if err != nil {
