@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +25,9 @@ type build struct {
 	spent []bool  // chunks that are in the part, true or not; owned by fill
 	doubt bool    // each chunk that is fetched is checked, not the whole alone
 	ready *frontier
+
+	begun int          // chunks that come from the first origin and need not be hashed: it was, see resume
+	trail events.Trail // of the body, when it is right
 }
 
 // copyStep is how much is copied at once, so that hashing can follow.
@@ -66,7 +68,7 @@ func (s *Staged) build(ctx context.Context, fetch Fetcher) error {
 		return err
 	}
 	t.parts.note(e.Path, false)
-	s.temp = tmp
+	s.temp, s.trail = tmp, b.trail
 	return nil
 }
 
@@ -77,7 +79,11 @@ func (b *build) run(ctx context.Context, fetch Fetcher) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	right, err := b.fill(ctx, b.sources(), fetch)
+	origins := b.origins()
+	right, err := b.fill(ctx, origins, fetch)
+	for _, o := range origins {
+		o.file.close()
+	}
 	if err != nil || right {
 		return err
 	}
@@ -94,6 +100,7 @@ func (b *build) run(ctx context.Context, fetch Fetcher) error {
 }
 
 // prepare gives the part its size, and finds out what of it is right already.
+// A body that does not fit must not fill the disk with each try.
 func (b *build) prepare(ctx context.Context) error {
 	st, err := b.part.stat()
 	if err != nil {
@@ -117,15 +124,24 @@ func (b *build) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.reserve()
+	need := int64(0)
+	for i, c := range b.list {
+		if !b.spent[i] && !c.Hole() {
+			need += c.Size
+		}
+	}
+	free, err := b.part.free()
+	if err == nil && free < need {
+		err = syscall.ENOSPC
+	}
+	return err
 }
 
-// reserve takes the room for all but the holes before anything is fetched: a
-// body that does not fit must not fill the disk with each try.
+// reserve takes the room for what is still lacking before it is fetched.
 func (b *build) reserve() error {
 	for i := 0; i < len(b.list); i++ {
 		from := b.start[i]
-		for i < len(b.list) && !b.list[i].Hole() {
+		for i < len(b.list) && !b.spent[i] {
 			i++
 		}
 		if n := b.start[i] - from; n > 0 {
@@ -162,54 +178,101 @@ func (b *build) keepPart(ctx context.Context) error {
 
 // fill puts into the part what it lacks, while the whole is hashed as far as it
 // is there, and reports whether it is what e wants.
-func (b *build) fill(ctx context.Context, sources []events.Path, fetch Fetcher) (right bool, err error) {
+func (b *build) fill(ctx context.Context, origins []*origin, fetch Fetcher) (right bool, err error) {
 	b.ready = newFrontier(len(b.list))
 	for i, c := range b.list {
 		if b.spent[i] = b.spent[i] || c.Hole(); b.spent[i] {
 			b.ready.mark(i)
 		}
 	}
+	hash := b.resume(origins)
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, b.ready.stop)
 	defer stop()
 	g.Go(func() error {
-		sum, err := b.sum(ctx)
-		right = err == nil && sum == b.e.Digest
+		sum, trail, err := b.sum(ctx, hash)
+		right, b.trail = err == nil && sum == b.e.Digest, trail
 		return err
 	})
+	same := true
 	g.Go(func() error {
-		for _, p := range sources {
-			if err := b.copyFrom(ctx, p); err != nil {
+		for i, o := range origins {
+			if err := b.copyFrom(ctx, o); err != nil {
 				return err
 			}
+			if now, err := o.file.stat(); i == 0 && b.begun > 0 {
+				same = err == nil && now.same(o.st)
+			}
+		}
+		if err := b.reserve(); err != nil {
+			return err
 		}
 		return b.fetch(ctx, fetch)
 	})
-	return right, g.Wait()
+	err = g.Wait()
+	return right && same, err
 }
 
-// sources are the files of the tree that may have some of the bytes.
-func (b *build) sources() []events.Path {
+// An origin is a file of the tree that may have some of the bytes.
+type origin struct {
+	path  events.Path
+	file  file
+	st    stat
+	known knownFile // its list is nil if nothing is known
+}
+
+// origins opens the path's own file and that of e.From. That one cannot be read
+// is no error: there are others.
+func (b *build) origins() (origins []*origin) {
+	paths := []events.Path{b.e.Path}
 	if b.e.From != nil && *b.e.From != b.e.Path {
-		return []events.Path{b.e.Path, *b.e.From}
+		paths = append(paths, *b.e.From)
 	}
-	return []events.Path{b.e.Path}
+	for _, p := range paths {
+		f, err := b.t.root.openFile(p.String())
+		if err != nil {
+			continue
+		}
+		o := &origin{path: p, file: f}
+		if o.st, err = f.stat(); err != nil {
+			f.close()
+			continue
+		}
+		if k, ok := b.t.known.get(o.st); ok {
+			o.known = k
+		}
+		origins = append(origins, o)
+	}
+	return origins
 }
 
-// copyFrom copies what the file at p has of the chunks that are still lacking.
-// That it cannot be read is no error: there are others.
-func (b *build) copyFrom(ctx context.Context, p events.Path) error {
+// resume returns the hash that sum goes on with. If a file is known that begins
+// with the same chunks, that goes first, and its bytes are not hashed again: it
+// is right that nothing happened to it, before it is copied and after.
+func (b *build) resume(origins []*origin) *events.TrailHash {
+	hash := events.NewTrailHash()
+	b.begun = 0
+	for i, o := range origins {
+		alike := 0
+		for alike < min(len(b.list), len(o.known.list)) && b.list[alike] == o.known.list[alike] {
+			alike++
+		}
+		if h, n := o.known.trail.Resume(alike); n > b.begun {
+			hash, b.begun = h, n
+			origins[0], origins[i] = origins[i], origins[0]
+		}
+	}
+	return hash
+}
+
+// copyFrom copies what o has of the chunks that are still lacking.
+func (b *build) copyFrom(ctx context.Context, o *origin) error {
 	if !slices.Contains(b.spent, false) {
 		return nil
 	}
-	src, err := b.t.root.openFile(p.String())
+	list, err := b.t.chunksOf(ctx, o, b.e.Average)
 	if err != nil {
-		return nil
-	}
-	defer src.close()
-	list, err := b.t.chunksOf(ctx, src, b.e.Average)
-	if err != nil {
-		b.t.log.Debug("old bytes are not used", "path", quote(p), "err", err)
+		b.t.log.Debug("old bytes are not used", "path", quote(o.path), "err", err)
 		return ctx.Err()
 	}
 	at := make(map[events.Digest]int64, len(list))
@@ -236,9 +299,9 @@ func (b *build) copyFrom(ctx context.Context, p events.Path) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := b.part.copyFrom(src, from, b.start[i], n); err != nil {
+		if err := b.part.copyFrom(o.file, from, b.start[i], n); err != nil {
 			if errors.Is(err, syscall.EIO) { // of either: fetching tells which
-				b.t.log.Warn("old bytes cannot be copied, they are fetched", "path", quote(p), "err", err)
+				b.t.log.Warn("old bytes cannot be copied, they are fetched", "path", quote(o.path), "err", err)
 				return nil
 			}
 			return err
@@ -252,17 +315,13 @@ func (b *build) copyFrom(ctx context.Context, p events.Path) error {
 	return nil
 }
 
-// chunksOf says what chunks an open file of the tree has, from memory if nothing
-// happened to it since it was written or read.
-func (t *Tree) chunksOf(ctx context.Context, f file, average uint32) (events.ChunkList, error) {
-	st, err := f.stat()
-	if err != nil {
-		return nil, err
+// chunksOf says what chunks o has, from memory if nothing happened to it since
+// it was written or read.
+func (t *Tree) chunksOf(ctx context.Context, o *origin, average uint32) (events.ChunkList, error) {
+	if o.known.list != nil {
+		return o.known.list, nil
 	}
-	if k, ok := t.known.get(st); ok && k.list != nil {
-		return k.list, nil
-	}
-	chunker, err := events.NewChunker(f, average)
+	chunker, err := events.NewChunker(o.file, average)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +360,7 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 	var got atomic.Int64
 	var disk atomic.Pointer[error] // what failed here: fetch may say it as if it had failed there
 	err := fetch.Fetch(ctx, lacking, func(c events.Chunk, body []byte) error {
-		if b.doubt && events.Sum(body) != c.Digest {
+		if (b.doubt || places[c.Digest][0] < b.begun) && events.Sum(body) != c.Digest {
 			return events.ErrDigest
 		}
 		for _, i := range places[c.Digest] {
@@ -323,33 +382,33 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 	return err
 }
 
-// sum hashes the part from its start, as far as it is ready.
-func (b *build) sum(ctx context.Context) (events.Digest, error) {
-	var sum events.Digest
-	h := sha256.New()
+// sum hashes the part, as far as it is ready, from where h is on.
+func (b *build) sum(ctx context.Context, h *events.TrailHash) (sum events.Digest, trail events.Trail, err error) {
 	buf := make([]byte, 1<<20)
 	zeros := make([]byte, 64<<10)
-	for i, c := range b.list {
+	for i, c := range b.list[b.begun:] {
+		i += b.begun
 		if !b.ready.wait(i) {
-			return sum, ctx.Err()
+			return sum, nil, ctx.Err()
 		}
+		h.Chunk()
 		for off := int64(0); off < c.Size; {
 			if err := ctx.Err(); err != nil {
-				return sum, err
+				return sum, nil, err
 			}
 			piece := zeros[:min(int64(len(zeros)), c.Size-off)]
 			if !c.Hole() {
 				piece = buf[:min(int64(len(buf)), c.Size-off)]
 				if _, err := b.part.ReadAt(piece, b.start[i]+off); err != nil {
-					return sum, err
+					return sum, nil, err
 				}
 			}
-			h.Write(piece)
+			_, _ = h.Write(piece)
 			off += int64(len(piece))
 		}
 	}
-	h.Sum(sum[:0])
-	return sum, nil
+	sum, trail = h.Sum()
+	return sum, trail, nil
 }
 
 // A frontier tells one goroutine which of a row of things are done.

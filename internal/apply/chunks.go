@@ -64,6 +64,9 @@ func (s *Staged) stageChunks(ctx context.Context, fetch Fetcher) error {
 	switch {
 	case err == nil && t.shows(st, e) && t.holds(e.Path, st, e):
 		s.right, s.seen = true, st
+		if f, ok := t.known.get(st); ok {
+			s.trail = f.trail
+		}
 		return nil
 	case err != nil && !absent(err) && !errors.Is(err, syscall.EACCES):
 		return err
@@ -121,6 +124,7 @@ func (s *Staged) link(from events.Path) (bool, error) {
 	if f, ok := t.known.get(st); ok {
 		f.st, f.path = now, e.Path
 		t.known.put(f)
+		s.trail = f.trail
 	}
 	s.temp = tmp
 	return true, nil
@@ -134,6 +138,6 @@ func (g *group) learn(s *Staged, ino uint64) {
 	t, e := g.t, s.e
 	st, err := t.root.lstat(e.Path.String())
 	if err == nil && st.ino == ino && t.shows(st, e) {
-		t.known.put(knownFile{st: st, path: e.Path, digest: e.Digest, list: s.list})
+		t.known.put(knownFile{st: st, path: e.Path, digest: e.Digest, list: s.list, trail: s.trail})
 	}
 }

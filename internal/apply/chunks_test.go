@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -263,8 +264,8 @@ func TestRoomIsTakenFirst(t *testing.T) {
 	b.close()
 }
 
-// TestADiskThatGetsFull: where room cannot be taken first, it ends in the midst
-// of the body, and what that took is given back.
+// TestADiskThatGetsFull: where room cannot be taken first, and others take what
+// there was, it ends in the midst of the body, and what that took is given back.
 func TestADiskThatGetsFull(t *testing.T) {
 	b := benchAt(t, newDisk(t, "-O", "^extent,^64bit").mount) // has no fallocate(2)
 	b.reopen()
@@ -276,11 +277,23 @@ func TestADiskThatGetsFull(t *testing.T) {
 	old, m := reg("f", "old"), newMarket()
 	b.apply(old)
 	before := free()
-	it := large("f", noise(64<<20, 1))
+	it := large("f", noise(24<<20, 1))
+	other := filepath.Join(b.top, "other")
+	m.broken = func(events.Chunk) error {
+		if m.sold < 16<<20 {
+			return nil
+		}
+		m.broken = nil
+		if err := os.WriteFile(other, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("no other file fills the disk: %v", err)
+		}
+		return nil
+	}
 	_, err := b.tree.StageChunks(t.Context(), it.entry(), m.bring(it), abroad{m})
 	if !errors.Is(err, syscall.ENOSPC) || m.sold < 16<<20 {
 		t.Errorf("%d bytes fetched, %v", m.sold, err)
 	}
+	must(t, os.Remove(other))
 	if errors.Is(err, errAbroad) {
 		t.Errorf("it reads as if another disk were full: %v", err)
 	}
@@ -369,6 +382,61 @@ func TestOldBytesThatAreNotWhatTheyWere(t *testing.T) {
 	if !strings.Contains(b.log.String(), "not what its digest says") {
 		t.Error("nothing is said of it")
 	}
+}
+
+// TestAnAppendIsHashedOn: the digest of what begins as an old version is made
+// from there on, and the same whether what is known of that is right or not.
+func TestAnAppendIsHashedOn(t *testing.T) {
+	body := noise(8<<20, 1)
+	fill := func(t *testing.T, meanwhile func(*bench, *build)) (right bool, begun int) {
+		b, m := newBench(t), newMarket()
+		b.place(m, large("f", body))
+		body += noise(4096, 2)
+		it := large("f", body).at(7)
+		part, err := b.tree.parts.open(parse("f"))
+		must(t, err)
+		defer part.close()
+		bd := &build{t: b.tree, e: it.entry(), list: m.bring(it), part: part}
+		bd.spent, bd.start = make([]bool, len(bd.list)), make([]int64, len(bd.list)+1)
+		for i, c := range bd.list {
+			bd.start[i+1] = bd.start[i] + c.Size
+		}
+		origins := bd.origins()
+		for _, o := range origins {
+			defer o.file.close()
+		}
+		meanwhile(b, bd)
+		right, err = bd.fill(t.Context(), origins, m)
+		must(t, err)
+		b.place(m, it)
+		return right, bd.begun
+	}
+	t.Run("nothing happens", func(t *testing.T) {
+		if right, begun := fill(t, func(*bench, *build) {}); !right || begun < 7 {
+			t.Errorf("right %v, begun with %d chunks", right, begun)
+		}
+	})
+	t.Run("it is altered before it is copied", func(t *testing.T) {
+		if right, _ := fill(t, func(b *bench, _ *build) {
+			f, err := os.OpenFile(b.path("f"), os.O_WRONLY, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte("x"), 5)
+			must(t, errors.Join(err, f.Close()))
+		}); right {
+			t.Error("what was altered is right")
+		}
+	})
+	t.Run("it cannot be copied, and what is fetched is altered", func(t *testing.T) {
+		b, m := newBench(t), newMarket()
+		b.place(m, large("f", body))
+		it := large("f", body+"more").at(7)
+		list := m.bring(it)
+		bd := &build{t: b.tree, e: it.entry(), list: list, begun: len(list) - 1, spent: make([]bool, len(list))}
+		m.chunks[list[0].Digest] = noise(int(list[0].Size), 8)
+		if err := bd.fetch(t.Context(), m); !errors.Is(err, events.ErrDigest) {
+			t.Error(err)
+		}
+	})
 }
 
 // TestAnAlteredChunkIsFound: the whole tells that something is wrong, then each

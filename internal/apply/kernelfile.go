@@ -88,6 +88,12 @@ func (f *kernelFile) truncate(size int64) error {
 	return uninterrupted(func() error { return unix.Ftruncate(f.fd, size) })
 }
 
+func (f *kernelFile) free() (int64, error) {
+	var fs unix.Statfs_t
+	err := uninterrupted(func() error { return unix.Fstatfs(f.fd, &fs) })
+	return int64(fs.Bfree) * fs.Bsize, err //nolint:gosec // no disk has that many bytes
+}
+
 // copyFrom lets the kernel copy, which shares the blocks where the file system
 // can: copy_file_range(2).
 func (f *kernelFile) copyFrom(src file, from, to, n int64) error {

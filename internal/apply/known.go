@@ -23,9 +23,10 @@ type knownFile struct {
 	path   events.Path
 	digest events.Digest
 	list   events.ChunkList // nil: not known
+	trail  events.Trail     // of the digest; nil: not known
 }
 
-// maxKnownChunks bounds the memory: 40 bytes each.
+// maxKnownChunks bounds the memory: 40 bytes each, and a trail for each file.
 const maxKnownChunks = 1 << 18
 
 func newKnown() *known { return &known{files: map[uint64]knownFile{}} }

@@ -100,7 +100,7 @@ func (p *power) arm(kind fault, at int) {
 }
 
 var reads = map[string]bool{"open": true, "openDir": true, "openFile": true, "stat": true, "lstat": true, "fstat": true,
-	"readlink": true, "names": true, "mounts": true, "read": true, "pread": true}
+	"readlink": true, "names": true, "mounts": true, "read": true, "pread": true, "fstatfs": true}
 
 // born gives something new an id; its inode number may have been another's.
 func (p *power) born(st stat) {

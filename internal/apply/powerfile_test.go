@@ -57,6 +57,11 @@ func (f *powerFile) truncate(size int64) error {
 	return f.p.do("ftruncate", func() error { return f.f.truncate(size) })
 }
 
+func (f *powerFile) free() (n int64, err error) {
+	err = f.p.do("fstatfs", func() (err error) { n, err = f.f.free(); return err })
+	return n, err
+}
+
 func (f *powerFile) copyFrom(src file, from, to, n int64) error {
 	return f.p.do("copy_file_range", func() error { return f.f.copyFrom(src.(*powerFile).f, from, to, n) })
 }

@@ -23,6 +23,7 @@ type Staged struct {
 	e       *events.Entry
 	payload []byte
 	list    events.ChunkList // of a body in chunks, which Commit cannot stage again
+	trail   events.Trail     // of that body; nil: not known
 	skip    bool             // nothing is to be done, it was reported
 	right   bool             // the path was right when it was staged; seen says what it was
 	seen    stat
