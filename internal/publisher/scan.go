@@ -70,7 +70,7 @@ func (p *Publisher) digest(ctx context.Context, e events.Entry, r *record) (sour
 		m, _, err := p.src.Read(e.Path, nil)
 		return m, err
 	}
-	m, _, err := p.src.Chunk(ctx, e.Path, r.averageFor(e.Size), nil, func(context.Context, source.Piece) error { return nil })
+	m, _, err := p.src.Chunk(ctx, e.Path, r.averageFor(e.Size), source.Body{}, func(context.Context, source.Piece) error { return nil })
 	return m, err
 }
 

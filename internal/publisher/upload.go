@@ -31,6 +31,7 @@ type uploads struct {
 	slots  *semaphore.Weighted
 	jobs   map[events.Path]*upload
 	done   chan *upload // those that ended
+	trails trails
 	wants  chan stream.Want
 }
 
@@ -121,11 +122,11 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 	if err != nil {
 		return err
 	}
-	there := make(map[events.Digest]bool, len(was))
-	for _, c := range was {
+	there := make(map[events.Digest]bool, len(was.List))
+	for _, c := range was.List {
 		there[c.Digest] = len(j.mend) == 0 // else the bucket has lost something: maybe more than one node has seen
 	}
-	meta, list, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, was, func(ctx context.Context, piece source.Piece) error {
+	meta, body, err := u.s.src.Chunk(ctx, j.change.meta.Entry.Path, j.average, was, func(ctx context.Context, piece source.Piece) error {
 		if there[piece.Chunk.Digest] {
 			return nil
 		}
@@ -138,7 +139,8 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 	if err != nil {
 		return err
 	}
-	j.meta, j.packed = meta, u.s.codec.PackList(list)
+	u.trails.put(meta.Entry.Digest, body.Trail)
+	j.meta, j.packed = meta, u.s.codec.PackList(body.List)
 	if j.packed.Digest == nil {
 		return nil
 	}
@@ -147,34 +149,34 @@ func (u *uploads) run(ctx context.Context, j *upload) error {
 		func(data []byte, _ bool) bool { return slices.Equal(data, j.packed.Object) })
 }
 
-// was returns the list of the version that is published, if that was cut with
-// the same average. All of it is pinned while it is published: the bucket has it,
-// and goes on to.
-func (u *uploads) was(ctx context.Context, j *upload) (events.ChunkList, error) {
+// was returns the version that is published, if that was cut with the same
+// average. All of it is pinned while it is published: the bucket has it, and goes
+// on to.
+func (u *uploads) was(ctx context.Context, j *upload) (body source.Body, err error) {
 	if !j.known {
-		return nil, nil
+		return body, nil
 	}
 	path := j.change.meta.Entry.Path
 	e, d, err := u.s.collection.catalog.chunked(ctx, path)
 	if err != nil || d == nil || e.Average != j.average {
-		return nil, err
+		return body, err
 	}
 	list, err := u.s.collection.catalog.list(ctx, &e, d.Payload)
 	if err != nil {
-		return nil, ctx.Err() // it is cut, and looked up, as if it were new
+		return body, ctx.Err() // it is cut, and looked up, as if it were new
 	}
 	for _, c := range list {
 		if c.Hole() {
 			continue
 		}
 		if err := u.s.collection.pins.Pin(ctx, &j.pinned, c.Digest); err != nil {
-			return nil, err
+			return body, err
 		}
 	}
 	if now, err := u.s.conn.Entry(ctx, u.s.Site, path); err != nil || now == nil || now.Seq != d.Seq {
-		return nil, err
+		return body, err
 	}
-	return list, nil
+	return source.Body{List: list, Trail: u.trails.get(e.Digest)}, nil
 }
 
 // keepFull is how long what an upload has stored that found no more room is kept

@@ -17,16 +17,25 @@ type Piece struct {
 	Body  []byte
 }
 
+// A Body is what is known of a file's bytes: the list of its chunks, and the
+// trail of its digest, which may be nil.
+type Body struct {
+	List  events.ChunkList
+	Trail events.Trail
+}
+
 // Chunk reads the regular file at p, of more than [events.MaxInlineBytes], and
-// returns its entry, with digest, size, average and body, and its chunk list,
-// which [events.ParseChunkList] accepts. It is the read protocol of
+// returns its entry, with digest, size, average and body, and what its body is:
+// [events.ParseChunkList] accepts the list. It is the read protocol of
 // [Tree.Read]: what Chunk returned without an error stood in the file together.
 // Until then nothing is known of what put was given, but that each piece is
 // what its digest says.
 //
-// was, nil if there is none, is the list of an earlier version that was cut with
-// that average. Where the file still has a chunk of it, that is found by its
-// digest, without looking for the cut: the result is the same, and sooner there.
+// was, zero if there is none, is an earlier version that was cut with that
+// average. Where the file still has a chunk of it, that is found by its digest,
+// without looking for the cut; and of the chunks that it begins with, which are
+// known to be the same then, the digest is not made again. The result is the same
+// as without was, and sooner there.
 //
 // average is what [events.NewChunker] takes, in bytes. A hole of 128 KiB or
 // more is a hole in the list, and not read, where the file system can tell; the
@@ -46,43 +55,43 @@ type Piece struct {
 // Errors: those of [Tree.Read], with [ErrUnstable] also for a file that is no
 // longer large, and TooLarge for one that cannot be in [events.MaxChunks]
 // chunks; [events.ErrChunks] for an average that no chunker takes.
-func (t *Tree) Chunk(ctx context.Context, p events.Path, average uint32, was events.ChunkList, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
+func (t *Tree) Chunk(ctx context.Context, p events.Path, average uint32, was Body, put func(context.Context, Piece) error) (Meta, Body, error) {
 	return t.chunk(ctx, p, average, was, events.MaxChunks, put)
 }
 
 // chunk is Chunk with a limit of its own for the list.
-func (t *Tree) chunk(ctx context.Context, p events.Path, average uint32, was events.ChunkList, most int, put func(context.Context, Piece) error) (Meta, events.ChunkList, error) {
+func (t *Tree) chunk(ctx context.Context, p events.Path, average uint32, was Body, most int, put func(context.Context, Piece) error) (Meta, Body, error) {
 	fd, opened, err := t.begin(p)
 	if err != nil {
-		return Meta{}, nil, err
+		return Meta{}, Body{}, err
 	}
 	defer unix.Close(fd)
 	switch size := opened.Entry.Size; {
 	case size <= events.MaxInlineBytes:
-		return Meta{}, nil, ErrUnstable // it was larger a moment ago
+		return Meta{}, Body{}, ErrUnstable // it was larger a moment ago
 	case size > events.MaxBodyBytes:
-		return Meta{}, nil, &SkipError{p.String(), TooLarge}
+		return Meta{}, Body{}, &SkipError{p.String(), TooLarge}
 	}
 	if settled, known := t.probe(fd); known && !settled {
-		return Meta{}, nil, ErrBusy
+		return Meta{}, Body{}, ErrBusy
 	}
 	_ = unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL) // a hint: without it the file is read all the same
 	r, err := newReading(t, p, fd, opened, average, was, most, put)
 	if err != nil {
-		return Meta{}, nil, err
+		return Meta{}, Body{}, err
 	}
 	if err := r.run(ctx); err != nil {
-		return Meta{}, nil, err
+		return Meta{}, Body{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return Meta{}, nil, err // put may have had no use for it
+		return Meta{}, Body{}, err // put may have had no use for it
 	}
 	after, err := t.end(p, opened)
 	if err != nil {
-		return Meta{}, nil, err
+		return Meta{}, Body{}, err
 	}
 	after.Entry.Digest = r.digest
 	after.Entry.Body = events.ChunksBody
 	after.Entry.Average = average
-	return after, r.list, nil
+	return after, Body{r.list, r.trail}, nil
 }

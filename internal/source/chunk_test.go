@@ -25,7 +25,7 @@ func collect(t *testing.T, tree *Tree, p events.Path) (Meta, events.ChunkList, [
 	t.Helper()
 	var mu sync.Mutex
 	bodies := map[int][]byte{}
-	m, list, err := tree.Chunk(t.Context(), p, average, nil, func(_ context.Context, piece Piece) error {
+	m, body, err := tree.Chunk(t.Context(), p, average, Body{}, func(_ context.Context, piece Piece) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if events.Sum(piece.Body) != piece.Chunk.Digest || int64(len(piece.Body)) != piece.Chunk.Size {
@@ -35,13 +35,13 @@ func collect(t *testing.T, tree *Tree, p events.Path) (Meta, events.ChunkList, [
 		return nil
 	})
 	var all []byte
-	for i, c := range list {
+	for i, c := range body.List {
 		if c.Hole() {
 			bodies[i] = make([]byte, c.Size)
 		}
 		all = append(all, bodies[i]...)
 	}
-	return m, list, all, err
+	return m, body.List, all, err
 }
 
 func TestChunksMakeTheFile(t *testing.T) {
@@ -133,7 +133,7 @@ func TestChangesWhileItIsChunked(t *testing.T) {
 		must(t, os.RemoveAll(file))
 		write(t, file, string(noise(10<<20, 1)))
 		var once sync.Once
-		_, _, err := tree.Chunk(t.Context(), p, average, nil, func(context.Context, Piece) error {
+		_, _, err := tree.Chunk(t.Context(), p, average, Body{}, func(context.Context, Piece) error {
 			once.Do(c.do)
 			return nil
 		})
@@ -155,12 +155,12 @@ func TestChunkEndsWithPut(t *testing.T) {
 	write(t, root+"/f", string(noise(20<<20, 1)))
 	broken := errors.New("broken")
 	for range 20 { // goleak looks for what is left
-		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(context.Context, Piece) error { return broken })
+		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error { return broken })
 		if !errors.Is(err, broken) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		_, _, err = tree.Chunk(ctx, pathOf(t, "f"), average, nil, func(context.Context, Piece) error { cancel(); return nil })
+		_, _, err = tree.Chunk(ctx, pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error { cancel(); return nil })
 		if !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func BenchmarkChunk(b *testing.B) {
 	}
 	b.SetBytes(64 << 20)
 	for b.Loop() {
-		if _, _, err := tree.Chunk(b.Context(), p, average, nil, func(context.Context, Piece) error { return nil }); err != nil {
+		if _, _, err := tree.Chunk(b.Context(), p, average, Body{}, func(context.Context, Piece) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

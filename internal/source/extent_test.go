@@ -82,7 +82,7 @@ func TestListsThatAreTooLong(t *testing.T) {
 	} {
 		layoutOnly(t, root+"/f", c.parts)
 		var puts atomic.Int32
-		_, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, nil, c.most, func(context.Context, Piece) error { puts.Add(1); return nil })
+		_, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, Body{}, c.most, func(context.Context, Piece) error { puts.Add(1); return nil })
 		skipped(t, err, TooLarge)
 		if puts.Load() != c.puts {
 			t.Errorf("%s: %d chunks put", c.name, puts.Load())
@@ -92,13 +92,13 @@ func TestListsThatAreTooLong(t *testing.T) {
 	write(t, root+"/f", string(content))
 	chunks := len(cutBy(t, content, average))
 	put := func(context.Context, Piece) error { return nil }
-	if _, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, nil, chunks, put); err != nil {
+	if _, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, Body{}, chunks, put); err != nil {
 		t.Errorf("as many as may be: %v", err)
 	}
-	_, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, nil, chunks-1, put)
+	_, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, Body{}, chunks-1, put)
 	skipped(t, err, TooLarge)
 	layoutOnly(t, root+"/f", many)
-	if _, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, nil, 16, put); err != nil {
+	if _, _, err := tree.chunk(t.Context(), pathOf(t, "f"), average, Body{}, 16, put); err != nil {
 		t.Errorf("as many as may be, with holes: %v", err)
 	}
 	must(t, os.Remove(root+"/f"))

@@ -37,17 +37,17 @@ func TestAKnownListChangesNothing(t *testing.T) {
 		"zeros":          make([]byte, 9<<20),
 		"zeros and more": slices.Concat(make([]byte, 5<<20), base, make([]byte, 3<<20)),
 	}
-	lists := map[string]events.ChunkList{}
-	chunk := func(was events.ChunkList) (events.Digest, events.ChunkList) {
+	bodies := map[string]Body{}
+	chunk := func(was Body) (events.Digest, Body) {
 		t.Helper()
-		m, list, err := tree.Chunk(t.Context(), p, average, was, func(_ context.Context, piece Piece) error {
+		m, body, err := tree.Chunk(t.Context(), p, average, was, func(_ context.Context, piece Piece) error {
 			if events.Sum(piece.Body) != piece.Chunk.Digest || int64(len(piece.Body)) != piece.Chunk.Size {
 				t.Errorf("chunk %d is not what it says", piece.Index)
 			}
 			return nil
 		})
 		must(t, err)
-		return m.Entry.Digest, list
+		return m.Entry.Digest, body
 	}
 	put := func(content []byte, holes bool) {
 		t.Helper()
@@ -63,24 +63,27 @@ func TestAKnownListChangesNothing(t *testing.T) {
 	}
 	for name, content := range cases {
 		put(content, false)
-		_, lists[name] = chunk(nil)
+		_, bodies[name] = chunk(Body{})
 		put(content, true)
-		_, lists[name+", with holes"] = chunk(nil)
+		_, bodies[name+", with holes"] = chunk(Body{})
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	var random events.ChunkList // of sizes that happen, with digests that do not
 	for range 100 {
 		random = append(random, events.Chunk{Digest: events.Sum([]byte{byte(r.Uint32())}), Size: average/4 + r.Int64N(average)})
 	}
-	lists["random"] = random
+	bodies["random"] = Body{List: random}
 	for name, content := range cases {
 		for _, holes := range []bool{false, true} {
 			put(content, holes)
-			sum, want := chunk(nil)
-			for _, known := range []string{"the same", slices.Sorted(maps.Keys(lists))[r.IntN(len(lists))]} {
-				was := lists[known]
-				if got, list := chunk(was); got != sum || !slices.Equal(list, want) {
-					t.Errorf("%s (holes %t), knowing %s: %d chunks, %d without", name, holes, known, len(list), len(want))
+			sum, want := chunk(Body{})
+			for _, known := range []string{"the same", slices.Sorted(maps.Keys(bodies))[r.IntN(len(bodies))]} {
+				got, body := chunk(bodies[known])
+				if got != sum || !slices.Equal(body.List, want.List) {
+					t.Errorf("%s (holes %t), knowing %s: %d chunks, %d without", name, holes, known, len(body.List), len(want.List))
+				}
+				if again, _ := chunk(body); again != sum { // from a trail that goes on from another
+					t.Errorf("%s (holes %t), knowing %s and itself: another digest", name, holes, known)
 				}
 			}
 		}

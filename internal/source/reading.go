@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"sync"
@@ -42,6 +41,7 @@ type reading struct {
 	fd      int
 	opened  Meta
 	average uint32
+	was     Body
 	most    int // chunks
 	put     func(context.Context, Piece) error
 
@@ -59,6 +59,7 @@ type reading struct {
 
 	// The one that hashes the whole.
 	digest events.Digest
+	trail  events.Trail
 
 	// The reader appends, putters fill in the digests.
 	mu   sync.Mutex
@@ -76,14 +77,15 @@ type flight struct {
 
 func (f *flight) body() []byte { return (*f.buf)[:f.size] }
 
-func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, was events.ChunkList, most int, put func(context.Context, Piece) error) (*reading, error) {
+func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, was Body, most int, put func(context.Context, Piece) error) (*reading, error) {
 	r := &reading{
 		tree: t, path: p, fd: fd, opened: opened, average: average, most: most, put: put,
 		extents: extents{size: opened.Entry.Size, seek: func(off int64, whence int) (int64, error) {
 			return unix.Seek(fd, off, whence) // a regular file's does not wait: never EINTR
 		}},
+		was:    was,
 		source: &section{},
-		guess:  newGuess(was, average),
+		guess:  newGuess(was.List, average),
 		whole:  make(chan *flight, inFlight),
 		chunks: make(chan *flight, inFlight),
 	}
@@ -178,37 +180,35 @@ func (r *reading) seekError(err error) error {
 // cut reads a section that has data and sends it on in chunks.
 func (r *reading) cut(ctx context.Context, s section) error {
 	var last *flight // came as guessed; whether it ends there, the next one tells
+	looks := lookout{r: r, s: s}
+	defer looks.stop()
 	for s.at < s.end {
-		if err := r.room(ctx); err != nil {
+		if err := looks.ahead(ctx); err != nil {
 			return err
 		}
-		f := &flight{buf: r.buffer()}
-		if c, ok := r.guess.next(s.end - s.at); ok {
-			f.size = c.Size
-			if err := s.look(f.body()); err != nil {
-				return err
-			}
-			if f.sum = events.Sum(f.body()); f.sum == c.Digest {
-				if last != nil {
-					if err := r.send(last); err != nil {
-						return err
-					}
+		f, known, err := looks.next()
+		if err != nil {
+			return err
+		}
+		if known {
+			if last != nil {
+				if err := r.send(last); err != nil {
+					return err
 				}
-				last = f
-				s.at += f.size
-				continue
 			}
-			r.guess.missed()
+			last = f
+			s.at += f.size
+			continue
 		}
 		if last != nil {
 			r.free(f)
 			s.at -= last.size
 			f, last = last, nil
 		}
-		var err error
 		if s.at, err = r.search(ctx, s, f); err != nil {
 			return err
 		}
+		looks.s.at = s.at
 	}
 	return nil
 }
@@ -318,34 +318,82 @@ func (r *reading) buffer() *[]byte {
 // hashWhole makes the digest of the file's bytes, those of holes included, and
 // looks now and then whether it is still the same file.
 func (r *reading) hashWhole(ctx context.Context) error {
-	whole := sha256.New()
-	unseen := 0 // bytes since the last look
-	add := func(b []byte) error {
-		_, _ = whole.Write(b) // never fails
-		if unseen += len(b); unseen < lookBytes {
-			return ctx.Err()
-		}
-		unseen = 0
-		_, err := r.tree.end(r.path, r.opened)
-		return err
-	}
-	var zeros []byte
+	var whole *events.TrailHash // nil as long as the file is as it was
+	alike, at := 0, int64(0)    // chunks and bytes that it begins with
+	unseen := int64(0)          // bytes since the last look
 	for f := range r.whole {
-		if f.buf != nil {
-			if err := add(f.body()); err != nil {
+		if unseen += f.size; unseen >= lookBytes {
+			unseen = 0
+			if _, err := r.tree.end(r.path, r.opened); err != nil {
 				return err
 			}
-		} else if zeros == nil {
-			zeros = make([]byte, minHole)
 		}
-		for left := f.size; f.buf == nil && left > 0; left -= int64(len(zeros)) {
-			if err := add(zeros[:min(left, int64(len(zeros)))]); err != nil {
+		if whole == nil && f.is(r.was, alike) {
+			alike, at = alike+1, at+f.size
+			r.land(f)
+			continue
+		}
+		if whole == nil {
+			var err error
+			if whole, err = r.resume(ctx, alike, at); err != nil {
 				return err
 			}
+		}
+		whole.Chunk()
+		if f.buf != nil {
+			_, _ = whole.Write(f.body()) // never fails
+		} else if err := writeZeros(ctx, whole, f.size); err != nil {
+			return err
 		}
 		r.land(f)
 	}
-	whole.Sum(r.digest[:0])
+	if whole == nil {
+		var err error
+		if whole, err = r.resume(ctx, alike, at); err != nil {
+			return err
+		}
+	}
+	r.digest, r.trail = whole.Sum()
+	return nil
+}
+
+// is reports whether f is known to be the chunk i of a body that has a trail.
+func (f *flight) is(b Body, i int) bool {
+	return b.Trail != nil && i < len(b.List) && b.List[i] == events.Chunk{Digest: f.sum, Size: f.size} && b.List[i].Hole() == (f.buf == nil)
+}
+
+// resume returns the hash of the chunks that the file begins with as before, at
+// bytes: of those behind the trail's last place, which are few, it reads the
+// bytes again.
+func (r *reading) resume(ctx context.Context, alike int, at int64) (*events.TrailHash, error) {
+	whole, from := r.was.Trail.Resume(alike)
+	again := r.was.List[from:alike]
+	for _, c := range again {
+		at -= c.Size
+	}
+	buf := make([]byte, min(readBytes, 2*int(r.average)))
+	for _, c := range again {
+		whole.Chunk()
+		if c.Hole() {
+			if err := writeZeros(ctx, whole, c.Size); err != nil {
+				return nil, err
+			}
+		} else if _, err := io.CopyBuffer(whole, &section{ctx, r.path, r.fd, at, at + c.Size}, buf); err != nil {
+			return nil, err
+		}
+		at += c.Size
+	}
+	return whole, nil
+}
+
+func writeZeros(ctx context.Context, w io.Writer, n int64) error {
+	zeros := make([]byte, min(n, minHole))
+	for ; n > 0; n -= int64(len(zeros)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, _ = w.Write(zeros[:min(n, int64(len(zeros)))])
+	}
 	return nil
 }
 

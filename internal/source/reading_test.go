@@ -83,17 +83,17 @@ func TestAverageIsThatOfTheCutter(t *testing.T) {
 	content := noise(12<<20, 1)
 	write(t, root+"/f", string(content))
 	for _, average := range []uint32{512 << 10, 1 << 20, 2 << 20} {
-		m, list, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(context.Context, Piece) error { return nil })
+		m, body, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error { return nil })
 		must(t, err)
-		if m.Entry.Average != average || !slices.Equal(list, cutBy(t, content, average)) {
-			t.Errorf("average %d: entry has %d, %d chunks", average, m.Entry.Average, len(list))
+		if m.Entry.Average != average || !slices.Equal(body.List, cutBy(t, content, average)) {
+			t.Errorf("average %d: entry has %d, %d chunks", average, m.Entry.Average, len(body.List))
 		}
-		if again, err := events.ParseChunkList(list.AppendText(nil), m.Entry.Size); err != nil || !slices.Equal(again, list) {
+		if again, err := events.ParseChunkList(body.List.AppendText(nil), m.Entry.Size); err != nil || !slices.Equal(again, body.List) {
 			t.Errorf("average %d: the wire refuses the list: %v", average, err)
 		}
 	}
 	layout(t, root+"/f", []int{-1024})
-	if _, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), 3<<18, nil, nil); !errors.Is(err, events.ErrChunks) {
+	if _, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), 3<<18, Body{}, nil); !errors.Is(err, events.ErrChunks) {
 		t.Errorf("an average that no chunker takes: %v", err)
 	}
 }
@@ -141,11 +141,11 @@ func TestListOfASparseFile(t *testing.T) {
 		}
 		flush()
 		before := bytesRead(t)
-		m, list, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(context.Context, Piece) error { return nil })
+		m, body, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error { return nil })
 		after := bytesRead(t)
 		must(t, err)
-		if !slices.Equal(list, want) || m.Entry.Digest != events.Sum(content) {
-			t.Errorf("%s: got\n%swant\n%s", name, list.AppendText(nil), want.AppendText(nil))
+		if !slices.Equal(body.List, want) || m.Entry.Digest != events.Sum(content) {
+			t.Errorf("%s: got\n%swant\n%s", name, body.List.AppendText(nil), want.AppendText(nil))
 		}
 		if got := after - before; got > int64(read)+64<<10 {
 			t.Errorf("%s: %d bytes read, of %d of data", name, got, read)
@@ -176,7 +176,7 @@ func TestMoreChangesWhileItIsChunked(t *testing.T) {
 			write(t, file, string(noise(10<<20, 1)))
 			old(t, file)
 			var once sync.Once
-			_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(context.Context, Piece) error {
+			_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error {
 				once.Do(func() { c.do(t, root, file) })
 				return nil
 			})
@@ -199,7 +199,7 @@ func TestChangedFileIsNotReadToItsEnd(t *testing.T) {
 		old(t, root+"/f")
 		var once sync.Once
 		var puts atomic.Int32
-		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(context.Context, Piece) error {
+		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error {
 			puts.Add(1)
 			once.Do(func() {
 				if errors.Is(want, ErrAbsent) {
@@ -241,7 +241,7 @@ func TestErrorsOfPutAreReturnedAsTheyAre(t *testing.T) {
 	none := goleak.IgnoreCurrent()
 	for _, at := range []int32{1, 3, 10} {
 		var calls, running atomic.Int32
-		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, nil, func(ctx context.Context, _ Piece) error {
+		_, _, err := tree.Chunk(t.Context(), pathOf(t, "f"), average, Body{}, func(ctx context.Context, _ Piece) error {
 			running.Add(1)
 			defer running.Add(-1)
 			if calls.Add(1) == at {
@@ -267,7 +267,7 @@ func TestAnEndedContextIsNoSuccess(t *testing.T) {
 	for at := 1; at <= chunks; at++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		var calls atomic.Int32
-		_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, nil, func(context.Context, Piece) error {
+		_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error {
 			if int(calls.Add(1)) == at {
 				cancel()
 			}
@@ -282,7 +282,7 @@ func TestAnEndedContextIsNoSuccess(t *testing.T) {
 	must(t, os.Truncate(root+"/f", 4<<40))
 	ctx, cancel := context.WithCancel(t.Context())
 	start := time.Now()
-	_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, nil, func(context.Context, Piece) error { cancel(); return nil })
+	_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, Body{}, func(context.Context, Piece) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) || time.Since(start) > patience {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
@@ -295,7 +295,7 @@ func TestFourPutAtOnce(t *testing.T) {
 	defer cancel()
 	all := make(chan struct{})
 	var running, most atomic.Int32
-	_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, nil, func(ctx context.Context, _ Piece) error {
+	_, _, err := tree.Chunk(ctx, pathOf(t, "f"), average, Body{}, func(ctx context.Context, _ Piece) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
@@ -343,7 +343,7 @@ func TestMemoryOfALargeFile(t *testing.T) {
 		var mu sync.Mutex
 		var peak uint64
 		read := bytesRead(t)
-		_, _, err = tree.Chunk(t.Context(), pathOf(t, "f"), c.average, nil, func(context.Context, Piece) error {
+		_, _, err = tree.Chunk(t.Context(), pathOf(t, "f"), c.average, Body{}, func(context.Context, Piece) error {
 			mu.Lock()
 			defer mu.Unlock()
 			runtime.ReadMemStats(&now)
@@ -374,7 +374,7 @@ func BenchmarkChunkSparse(b *testing.B) {
 	b.SetBytes(500 * 256 << 10)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _, err := tree.Chunk(b.Context(), p, average, nil, func(context.Context, Piece) error { return nil })
+		_, _, err := tree.Chunk(b.Context(), p, average, Body{}, func(context.Context, Piece) error { return nil })
 		must(b, err)
 	}
 }
