@@ -134,7 +134,11 @@ func ParseEntry(header string) (Entry, error) {
 		return e, fmt.Errorf("%w: header is not UTF-8", ErrEntry)
 	}
 	var w wire
-	err := json.Unmarshal([]byte(header), &w)
+	var err error
+	if !w.parseFlat(header) {
+		w = wire{}
+		err = json.Unmarshal([]byte(header), &w)
+	}
 	switch {
 	case w.V != Version && (err == nil || w.V != 0): // a newer one may have other types, too
 		return e, fmt.Errorf("%w: version %d, this program knows %d", ErrVersion, w.V, Version)
