@@ -29,7 +29,7 @@ type plan struct {
 type change struct {
 	meta  source.Meta
 	task  task
-	isNew bool // not published yet
+	isNew bool // not published yet, as far as is known for sure
 }
 
 // An examiner makes a plan. It reads the disk and the index and changes
@@ -40,7 +40,8 @@ type examiner struct {
 	plan    plan
 	since   uint64               // the oldest of the tasks': what is put back stands for any of them
 	planned map[events.Path]bool // there, and looked at in this round
-	walked  map[events.Path]bool // listed in this round
+	walked  map[events.Path]bool // tried to list in this round; true: it was complete
+	skipped map[string]bool      // there, and not looked at: it is not for publishing, or could not be
 	gone    map[events.Path]bool // the tombstones; true: found by a listing
 }
 
@@ -52,7 +53,7 @@ func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, 
 	}
 	ex := &examiner{
 		p: p, index: x,
-		planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), gone: make(map[events.Path]bool),
+		planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), skipped: make(map[string]bool), gone: make(map[events.Path]bool),
 	}
 	// Ancestors before descendants: then a deep hint answers those under it.
 	slices.SortFunc(tasks, func(a, b task) int { return a.path.Compare(b.path) })
@@ -67,6 +68,9 @@ func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, 
 		if err := ex.look(ctx, t); err != nil {
 			return plan{}, err
 		}
+	}
+	if len(ex.walked) > 0 {
+		p.report.Prune(ex.vanished)
 	}
 	ex.order()
 	return ex.plan, nil
@@ -93,9 +97,10 @@ func (ex *examiner) look(ctx context.Context, t task) error {
 	case errors.Is(err, source.ErrRootLost):
 		return err
 	case errors.As(err, &skip):
-		ex.p.report.Skipped(skip, unpublished)
+		ex.p.report.Skipped(skip, below)
 	default:
 		ex.p.report.Failed("look", t.path.String(), err, below)
+		t.deep = true // what is under it is not known either
 		ex.plan.failed = append(ex.plan.failed, t)
 	}
 	return nil
@@ -139,23 +144,23 @@ func (ex *examiner) add(m source.Meta, t task) {
 		}
 	}
 	if ex.index.Matches(r, &m.Entry) && !(m.Entry.Kind == events.File && ex.p.src.Racy(m)) {
-		ex.p.report.Cleared(path.String())
+		ex.p.report.Cleared(&m.Entry)
 		if m.Entry.Size > events.MaxInlineBytes {
 			ex.p.inodes.put(m)
 		}
 		return
 	}
 	t.path, t.deep, t.since = path, false, ex.since
-	ex.plan.changes = append(ex.plan.changes, change{meta: m, task: t, isNew: r == nil})
+	ex.plan.changes = append(ex.plan.changes, change{meta: m, task: t, isNew: !ex.index.Has(path)})
 }
 
 // walk lists the directory t.path and all under it. A listing that met an
 // error proves nothing and is tried again.
 func (ex *examiner) walk(ctx context.Context, t task) error {
-	if err := ctx.Err(); err != nil || ex.walked[t.path] {
-		return err
+	if _, walked := ex.walked[t.path]; walked || ctx.Err() != nil {
+		return ctx.Err()
 	}
-	ex.walked[t.path] = true
+	ex.walked[t.path] = false
 	list, err := ex.p.src.List(t.path)
 	if err != nil {
 		var skip *source.SkipError
@@ -172,18 +177,21 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 		}
 		return nil
 	}
-	ex.p.report.Cleared(t.path.String())
+	ex.walked[t.path] = true
+	ex.p.report.Listed(t.path.String())
 	if t.path.IsRoot() {
 		ex.plan.scanned = true
 	}
 	there := make(map[string]bool, len(list.Children)+len(list.Skipped)+len(list.Unknown))
 	for _, skip := range list.Skipped {
-		ex.p.report.Skipped(skip, unpublished)
+		ex.p.report.Skipped(skip, below)
 		there[filepath.Base(skip.Path)] = true
+		ex.skipped[skip.Path] = true
 	}
 	for _, name := range list.Unknown {
 		there[name] = true
 		if child, err := t.path.Join(name); err == nil {
+			ex.skipped[child.String()] = true
 			ex.p.report.Failed("look", child.String(), errUnknown, below)
 			ex.plan.failed = append(ex.plan.failed, task{path: child, deep: true, attempts: t.attempts, since: ex.since})
 		}
@@ -220,6 +228,22 @@ func (ex *examiner) bury(p events.Path, listed bool) {
 			ex.gone[path] = listed && (before || !ok)
 		}
 	}
+}
+
+// vanished reports whether a complete listing of this round lacks path, or
+// something that it is in.
+func (ex *examiner) vanished(path string) bool {
+	for path != "." {
+		parent := filepath.Dir(path)
+		dir, err := events.ParsePath(parent)
+		if err == nil && ex.walked[dir] && !ex.skipped[path] {
+			if p, err := events.ParsePath(path); err != nil || !ex.planned[p] {
+				return true
+			}
+		}
+		path = parent
+	}
+	return false
 }
 
 // order sorts the plan for nodes and finds renames.

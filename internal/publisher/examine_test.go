@@ -149,7 +149,7 @@ func TestBackAgainIsNoTombstone(t *testing.T) {
 	p, dir := newTestPublisher(t)
 	build(t, dir, "a/f", "b/")
 	x := settled(t, p)
-	ex := &examiner{p: p, index: x, planned: map[events.Path]bool{}, walked: map[events.Path]bool{}, gone: map[events.Path]bool{}}
+	ex := &examiner{p: p, index: x, planned: map[events.Path]bool{}, walked: map[events.Path]bool{}, skipped: map[string]bool{}, gone: map[events.Path]bool{}}
 	ex.bury(path(t, "a"), false)
 	if err := ex.look(t.Context(), task{deep: true}); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,9 @@ func TestSealWaitsForWhatIsUnpublished(t *testing.T) {
 	check("it is gone", true, true)
 	p.report.Failed("list", "d", errUnknown, below)
 	check("what is in a directory is not known", true, false)
-	p.report.Cleared("d")
+	p.report.Cleared(&events.Entry{Path: path(t, "d"), Kind: events.Dir})
+	check("its own entry is sent", true, false)
+	p.report.Listed("d")
 	check("it is known", true, true)
 	p.report.Skipped(&source.SkipError{Path: "mnt", Reason: source.OtherDevice}, unpublished)
 	check("another disk is mounted inside", true, false)

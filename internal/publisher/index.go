@@ -93,6 +93,12 @@ func (x *index) Get(p events.Path) *record {
 	return nil
 }
 
+// Has reports whether an entry of p is in the stream for sure.
+func (x *index) Has(p events.Path) bool {
+	r := x.Get(p)
+	return r != nil && !r.uncertain
+}
+
 // Put records that e is published; a tombstone removes its path.
 func (x *index) Put(e *events.Entry) {
 	if e.Kind == events.Tombstone {

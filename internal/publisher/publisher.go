@@ -52,7 +52,8 @@ const defaultScanInterval = 10 * time.Minute
 type Publisher struct {
 	Options
 	conn   *stream.Conn
-	src    *source.Tree
+	tree   *source.Tree
+	src    disk // the same
 	codec  *events.Codec
 	dirty  *dirtySet
 	report *report
@@ -169,7 +170,7 @@ func open(conn *stream.Conn, o *Options) (*Publisher, error) {
 		return nil, errors.Join(err, src.Close())
 	}
 	return &Publisher{
-		Options: *o, conn: conn, src: src, codec: codec,
+		Options: *o, conn: conn, tree: src, src: src, codec: codec,
 		dirty: newDirtySet(settleQuiet), report: newReport(o.Log),
 	}, nil
 }
@@ -183,7 +184,7 @@ const (
 
 func (p *Publisher) close() error {
 	p.codec.Close()
-	return p.src.Close()
+	return p.tree.Close()
 }
 
 // reign is one epoch: it watches the tree, takes the lease, learns what is
@@ -208,7 +209,7 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})
-	p.watcher = source.NewWatcher(p.src, p.dirty.Hint)
+	p.watcher = source.NewWatcher(p.tree, p.dirty.Hint)
 	g.Go(func() error { return p.watcher.Run(ctx, ready) })
 	g.Go(func() error {
 		select {

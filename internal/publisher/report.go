@@ -80,10 +80,24 @@ func (r *report) Late(path string, why error) {
 	}
 }
 
-// Cleared forgets what was noted of path.
-func (r *report) Cleared(path string) {
+// Cleared forgets what was noted of e's path, which is published as e. What is
+// under a directory only a listing tells.
+func (r *report) Cleared(e *events.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if e.Kind != events.Dir || r.reasons[e.Path.String()].unknown != below {
+		r.forget(e.Path.String())
+	}
+}
+
+// Listed forgets what was noted of a directory.
+func (r *report) Listed(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(path)
+}
+
+func (r *report) forget(path string) {
 	if _, known := r.reasons[path]; known {
 		delete(r.reasons, path)
 		r.version++
@@ -98,6 +112,17 @@ func (r *report) Gone(path string) {
 		if p == path || strings.HasPrefix(p, path+"/") {
 			delete(r.reasons, p)
 			r.version++
+		}
+	}
+}
+
+// Prune forgets what was noted of paths that are gone.
+func (r *report) Prune(gone func(path string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for path := range r.reasons {
+		if gone(path) {
+			r.forget(path)
 		}
 	}
 }
@@ -131,7 +156,7 @@ func (r *report) Whole(x *index, before bool) bool {
 		case why.unknown == below:
 			return false
 		case why.unknown == unpublished, why.unknown == arriving && !before:
-			if p, err := events.ParsePath(path); err != nil || x.Get(p) == nil {
+			if p, err := events.ParsePath(path); err != nil || !x.Has(p) {
 				return false
 			}
 		}

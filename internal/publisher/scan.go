@@ -21,21 +21,21 @@ type Item struct {
 // it takes no lease and writes no message. Skipped paths are logged as a run
 // would. An error says why the answer is not whole; [ErrMassDelete] comes after
 // all items, and says that a run would halt.
-func Scan(ctx context.Context, conn *stream.Conn, o Options, item func(Item)) error {
-	p, err := open(conn, &o)
+func Scan(ctx context.Context, from snapshots, o Options, item func(Item)) error {
+	p, err := open(nil, &o)
 	if err != nil {
 		return err
 	}
 	x := newIndex()
-	err = p.scan(ctx, x, item)
+	err = p.scan(ctx, from, x, item)
 	if cerr := p.close(); err == nil {
 		err = cerr
 	}
 	return err
 }
 
-func (p *Publisher) scan(ctx context.Context, x *index, item func(Item)) error {
-	if _, err := p.read(ctx, x); err != nil && !errors.Is(err, stream.ErrNoStream) {
+func (p *Publisher) scan(ctx context.Context, from snapshots, x *index, item func(Item)) error {
+	if _, err := p.read(ctx, from, x); err != nil && !errors.Is(err, stream.ErrNoStream) {
 		return err
 	}
 	pl, err := p.examine(ctx, x, []task{{deep: true}})

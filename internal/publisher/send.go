@@ -115,7 +115,7 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	e := m.Entry
 	e.Epoch = s.lease.Epoch()
 	r := s.index.Get(e.Path)
-	e.Whole = r != nil && r.whole
+	e.Whole = r != nil && r.whole && !r.uncertain
 	if s.scanned {
 		e.Whole = s.report.Whole(s.index, e.Whole)
 	}
@@ -221,7 +221,7 @@ func (s *session) sendBlock(ctx context.Context, block []outgoing, n *sent) erro
 			s.retryRead(out.change, out.err)
 			continue
 		}
-		s.report.Cleared(path.String())
+		s.report.Cleared(&out.entry)
 		delete(s.unsent, path)
 		if s.index.Same(s.index.Get(path), &out.entry) {
 			s.index.Put(&out.entry) // with the new ctime
@@ -350,6 +350,7 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 			s.Log.Debug("entry published", "path", strconv.Quote(e.Path.String()), "kind", e.Kind, "bytes", e.Size)
 			continue
 		}
+		isNew := !s.index.Has(e.Path)
 		if errors.Is(err, stream.ErrUnknown) || ctx.Err() != nil {
 			s.index.Doubt(e)
 		}
@@ -363,7 +364,7 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 		n.refused++
 		if e.Kind != events.Tombstone {
 			s.report.Late(e.Path.String(), err)
-			if s.index.Get(e.Path) == nil && e.Kind == events.File {
+			if isNew && e.Kind == events.File {
 				s.unsent[e.Path] = shapeOf(e)
 			}
 		}

@@ -21,7 +21,8 @@ import (
 // All of it belongs to the goroutine that runs rounds, but for the channels.
 type session struct {
 	*Publisher
-	lease      *stream.Lease
+	lease      lease
+	stream     history
 	leaseRoot  string // which directory the lease says is published
 	index      *index
 	created    time.Time // of the stream
@@ -69,7 +70,7 @@ func (p *Publisher) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, p.transient(ctx, err)
 	}
-	s := &session{Publisher: p, lease: lease, leaseRoot: me.Root, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
+	s := &session{Publisher: p, lease: lease, stream: p.conn, leaseRoot: me.Root, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
 		calls: make(chan barrierCall, barrierCalls), barriers: make(chan barrier)}
 	if err := s.learn(ctx); err != nil {
 		s.end()
@@ -90,7 +91,7 @@ func (s *session) learn(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	refused, err := s.read(ctx, s.index)
+	refused, err := s.read(ctx, s.conn, s.index)
 	if err != nil {
 		return err
 	}
@@ -99,9 +100,15 @@ func (s *session) learn(ctx context.Context) error {
 	return nil
 }
 
+// snapshots is where the headers of live entries come from, see
+// [stream.Conn.Snapshot].
+type snapshots interface {
+	Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (stream.Info, error)
+}
+
 // read fills x from the stream's snapshot.
-func (p *Publisher) read(ctx context.Context, x *index) (refused int, err error) {
-	_, err = p.conn.Snapshot(ctx, p.Site, func(seq uint64, subject, header string) error {
+func (p *Publisher) read(ctx context.Context, from snapshots, x *index) (refused int, err error) {
+	_, err = from.Snapshot(ctx, p.Site, func(seq uint64, subject, header string) error {
 		e, err := events.Decode(p.Site, subject, header)
 		if err != nil {
 			refused++
@@ -239,8 +246,8 @@ func (s *session) sameStream(ctx context.Context) error {
 // checkStream returns errAgain if the stream is not the one that the index was
 // read from, or lost something.
 func (s *session) checkStream(ctx context.Context) error {
-	reconnects := s.conn.Reconnects()
-	info, err := s.conn.StreamInfo(ctx, s.Site)
+	reconnects := s.stream.Reconnects()
+	info, err := s.stream.StreamInfo(ctx, s.Site)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
