@@ -188,7 +188,7 @@ func (b *Bucket) writeLease(ctx context.Context, expected uint64) error {
 	case apiCode(err) == codeWrongLast:
 		return errRefused
 	case errors.Is(err, jetstream.ErrNoStreamResponse):
-		return ErrNoStream
+		return b.c.nobody(ctx, bucketStream(b.site))
 	}
 	return translate(ctx, err)
 }
@@ -299,7 +299,7 @@ func (b *Bucket) fenced(ctx context.Context, subject string, body []byte, ttl ti
 		}
 		return b.fence, translate(ctx, err)
 	}
-	seq, err := acknowledged(ctx, ack)
+	seq, err := b.acknowledged(ctx, ack)
 	switch {
 	case err == nil:
 		b.mu.Lock()
@@ -326,13 +326,13 @@ func (b *Bucket) unknown(err error) error {
 
 // acknowledged waits for an acknowledgement and returns its sequence, or the
 // error in this package's terms.
-func acknowledged(ctx context.Context, ack jetstream.PubAckFuture) (uint64, error) {
+func (b *Bucket) acknowledged(ctx context.Context, ack jetstream.PubAckFuture) (uint64, error) {
 	select {
 	case a := <-ack.Ok():
 		return a.Sequence, nil
 	case err := <-ack.Err():
 		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-			return 0, fmt.Errorf("%w: nobody takes the message", ErrNoStream)
+			return 0, b.c.nobody(ctx, bucketStream(b.site))
 		}
 		if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
 			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -182,3 +182,59 @@ func testReplicatedBucket(t *testing.T, servers []*testServer, l *Lease) {
 		})
 	}
 }
+
+// The stream is there, but the only server that has it is not: as while a
+// leader is elected, that is worth another try, and no loss of the stream.
+func TestNobodyAnswersForTheStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a cluster takes some seconds")
+	}
+	servers := startCluster(t)
+	c := servers[0].connect("p")
+	eventually(t, "a stream", func() bool {
+		_, err := c.EnsureStream(t.Context(), site, Config{})
+		return err == nil
+	})
+	l := acquire(t, c, "a")
+	publish(t, l, messages(t, 40, "x")...)
+	si, err := c.lookUpStream(t.Context(), streamName(site))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var home, other *testServer
+	for i, s := range servers {
+		if si.Cluster.Leader == fmt.Sprintf("s%d", i) {
+			home = s
+		} else {
+			other = s
+		}
+	}
+	if home == servers[0] { // the lease is held by way of another server
+		c = other.connect("q")
+		if l, err = c.Acquire(t.Context(), site, Holder{Host: "b"}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() error {
+		r, err := c.openDirect(t.Context(), streamName(site))
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		_, _, err = r.read(directRequest{Seq: 1, Next: ">", Batch: directBatch, MaxBytes: directBytes}, func(*Delivery) error { return nil })
+		return err
+	}
+	home.stop()
+	eventually(t, "nobody to read from", func() bool { return errors.Is(read(), ErrUnavailable) })
+	for _, n := range []int{1, 40} {
+		for _, err := range l.Publish(t.Context(), messages(t, n, "y")) {
+			if err == nil || errors.Is(err, ErrNoStream) {
+				t.Errorf("published while nobody takes it: %v", err)
+			}
+		}
+	}
+	home.start()
+	eventually(t, "all of it again", func() bool {
+		return read() == nil && l.Publish(t.Context(), messages(t, 1, "z"))[0] == nil
+	})
+}

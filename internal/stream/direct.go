@@ -33,6 +33,7 @@ type directRequest struct {
 type directReader struct {
 	c       *Conn
 	in      *inbox
+	stream  string
 	subject string
 	upTo    uint64 // of the last answer to a request with Last: the end of the store that gave it, 0 if it did not say
 }
@@ -43,7 +44,7 @@ func (c *Conn) openDirect(ctx context.Context, stream string) (*directReader, er
 	if err != nil {
 		return nil, err
 	}
-	return &directReader{c: c, in: in, subject: subject}, nil
+	return &directReader{c: c, in: in, stream: stream, subject: subject}, nil
 }
 
 func (r *directReader) close() { r.in.close() }
@@ -60,7 +61,7 @@ func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next u
 	for last := uint64(0); ; {
 		msg, err := r.in.next()
 		if errors.Is(err, nats.ErrNoResponders) {
-			err = fmt.Errorf("%w: no one answers for it", ErrNoStream)
+			err = r.c.nobody(r.in.ctx, r.stream)
 		}
 		if err != nil {
 			return next, false, err

@@ -126,6 +126,16 @@ func (c *Conn) api(ctx context.Context, subject string, req, resp any) error {
 	return json.Unmarshal(msg.Data, resp)
 }
 
+// nobody says what it means that no server answers for a stream: ErrNoStream if
+// it is not there, else ErrUnavailable, as while a leader is elected or the
+// servers that have it are down. Who may not ask takes it to be there.
+func (c *Conn) nobody(ctx context.Context, stream string) error {
+	if _, err := c.lookUpStream(ctx, stream); errors.Is(err, ErrNoStream) {
+		return fmt.Errorf("%w: %s", ErrNoStream, stream)
+	}
+	return fmt.Errorf("%w: no server has the stream %s at hand", ErrUnavailable, stream)
+}
+
 // An inbox receives the many messages of one reply.
 type inbox struct {
 	sub    *nats.Subscription

@@ -185,7 +185,7 @@ func (l *Lease) write(ctx context.Context, expected uint64) error {
 			return errRefused
 		}
 		if errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return ErrNoStream
+			return l.c.nobody(ctx, streamName(l.site))
 		}
 		return translate(ctx, err)
 	}

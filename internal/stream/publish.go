@@ -312,7 +312,7 @@ func (p *publication) explainRefused(ctx context.Context, send []int) {
 func (p *publication) outcome(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		err = fmt.Errorf("%w: nobody takes the message", ErrNoStream)
+		err = p.l.c.nobody(ctx, streamName(p.l.site))
 		p.stop = err
 	case apiCode(err) != 0:
 		err = translate(ctx, err)

@@ -119,7 +119,7 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 	await := func(n int) error {
 		var first error
 		for _, ack := range acks[:n] {
-			if _, err := acknowledged(landing, ack); err != nil && first == nil {
+			if _, err := b.acknowledged(landing, ack); err != nil && first == nil {
 				first = err
 			}
 		}
