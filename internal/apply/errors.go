@@ -18,6 +18,15 @@ var (
 	// ErrRoot reports a root that is not there or is not a directory: a file
 	// system that is not mounted, or a mistyped option. Passing.
 	ErrRoot = errors.New("no usable root directory")
+	// ErrUnmounted reports a root that was a mount point and is none now, with
+	// nothing of what was there: to fill it would fill the disk below. Passing:
+	// it ends when the disk is mounted, or the operator removes the mark that the
+	// message names.
+	ErrUnmounted = errors.New("the root's file system is not mounted")
+	// ErrFolds reports a file system that takes different names for one, "A"
+	// and "a" say: two entries would replace each other again and again.
+	// A fault of the configuration; passing.
+	ErrFolds = errors.New("the root's file system does not tell names apart")
 	// ErrStaging reports that no place for staging can be had from which a
 	// rename into the root works. A fault of the configuration; passing.
 	ErrStaging = errors.New("no usable staging directory")

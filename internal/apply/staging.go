@@ -30,11 +30,17 @@ func (t *Tree) openStaging(fsys fileSystem, path string) error {
 	}
 	inside := candidate{t.root, events.ReservedName}
 	candidates := []candidate{inside}
+	mount := mountPoint{base: filepath.Base(path), name: "." + filepath.Base(path) + ".treecast"}
 	if parent, err := fsys.open(filepath.Dir(path)); err == nil {
 		defer parent.close()
-		name := "." + filepath.Base(path) + ".treecast"
-		if st, err := parent.stat(); err == nil && st.dev == t.rootDev && path != "/" && len(name) <= events.MaxSegmentBytes {
-			candidates = []candidate{{parent, name}, inside}
+		if path != "/" && len(mount.name) <= events.MaxSegmentBytes {
+			mount.parent = parent
+			if err := t.checkMounted(mount); err != nil {
+				return err
+			}
+			if st, err := parent.stat(); err == nil && st.dev == t.rootDev {
+				candidates = []candidate{{parent, mount.name}, inside}
+			}
 		}
 	}
 	reason := fmt.Errorf("%w beside or in %q", ErrStaging, path)
@@ -43,6 +49,9 @@ func (t *Tree) openStaging(fsys fileSystem, path string) error {
 			staging, err := t.tryStaging(c.parent, c.name, create)
 			if err == nil {
 				t.staging = staging
+				if c.name == inside.name {
+					t.markMounted(mount)
+				}
 				return t.openInside()
 			}
 			if !create && errors.Is(err, syscall.ENOENT) {
@@ -208,10 +217,11 @@ func (t *Tree) openSubdir(name string) (directory, error) {
 }
 
 // probe learns with one empty file what new files get by themselves, which
-// times can be kept, and, when the staging is new, that a rename into the
-// root and back really works: quotas by directory refuse it on one mount.
+// times can be kept, that names are not folded, and, when the staging is new,
+// that a rename into the root and back really works: quotas by directory refuse
+// it on one mount.
 func (t *Tree) probe() error {
-	const name = "probe"
+	const name = "probe-\u00e9" // also as E and as e with a combining accent
 	f, err := t.tmp.create(name)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStaging, err)
@@ -221,6 +231,9 @@ func (t *Tree) probe() error {
 	if err == nil {
 		t.newUID, t.newGID = st.uid, st.gid
 		t.clock, err = probeClock(f)
+	}
+	if err == nil {
+		err = distinct(t.tmp, "PROBE-\u00e9", "probe-e\u0301")
 	}
 	if err == nil {
 		err = t.tryRename(name)
@@ -251,11 +264,27 @@ func (t *Tree) tryRename(name string) error {
 	if err != nil {
 		return fmt.Errorf("%w: a rename from it into the root does not work: %w", ErrStaging, err)
 	}
+	folds := distinct(t.root, strings.ToUpper(events.ReservedName)) // ext4 can fold in some directories alone
 	if err := t.root.rename(events.ReservedName, t.tmp, name, replacing); err != nil {
 		return err
 	}
 	g.settle(nil)
-	return g.syncDirs()
+	return errors.Join(folds, g.syncDirs())
+}
+
+// distinct returns ErrFolds if one of names, other spellings of one that is in d,
+// is found there.
+func distinct(d directory, names ...string) error {
+	for _, name := range names {
+		switch _, err := d.lstat(name); {
+		case err == nil:
+			return fmt.Errorf("%w: \"A\" and \"a\", or two forms of \"\u00e9\", are one there; "+
+				"keep the tree on a file system, or in a directory, that does not fold names", ErrFolds)
+		case !errors.Is(err, syscall.ENOENT):
+			return err
+		}
+	}
+	return nil
 }
 
 // notEmpty reports whether err is rmdir's refusal of a directory that has

@@ -87,8 +87,8 @@ type Tree struct {
 // locks it, and mends what a crash left (see the package's comment). The root
 // itself is not created.
 //
-// Errors are *[StepError] with step "open": [ErrRoot], [ErrLocked],
-// [ErrStaging], or an errno.
+// Errors are *[StepError] with step "open": [ErrRoot], [ErrUnmounted],
+// [ErrLocked], [ErrStaging], [ErrFolds], or an errno.
 func Open(o Options) (*Tree, error) { return open(o, kernel{}) }
 
 // OpenReadOnly opens the tree at o.Root for [Tree.Compare] and nothing else.
