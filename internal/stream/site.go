@@ -17,6 +17,7 @@ import (
 // from another of the same name (but not from its own restored backup).
 type Info struct {
 	Created         time.Time
+	Now             time.Time // by the server's clock, as are the others
 	LastSeq         uint64    // of the newest message ever stored
 	LastTime        time.Time // when that was stored
 	FirstSeq        uint64    // of the oldest message that lives
@@ -33,6 +34,7 @@ func infoOf(si *jetstream.StreamInfo) Info {
 	}
 	return Info{
 		Created:         si.Created,
+		Now:             si.TimeStamp,
 		LastSeq:         si.State.LastSeq,
 		LastTime:        si.State.LastTime,
 		FirstSeq:        si.State.FirstSeq,

@@ -12,6 +12,7 @@ import (
 // TestUnfit is every way in which a watermark does not tell where a tree stands.
 func TestUnfit(t *testing.T) {
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now := created.Add(300 * 24 * time.Hour) // of the server: this host's clock is not asked
 	for name, c := range map[string]struct {
 		change       func(*apply.Watermark, *stream.Info)
 		none         bool
@@ -23,7 +24,7 @@ func TestUnfit(t *testing.T) {
 		"messages after it":              {lease: 90, newer: 101},
 		"none":                           {none: true, want: "no watermark"},
 		"another site":                   {change: func(m *apply.Watermark, _ *stream.Info) { m.Site = "other" }, want: "site other"},
-		"long ago":                       {change: func(m *apply.Watermark, _ *stream.Info) { m.Time = time.Now().Add(-29 * 24 * time.Hour) }, want: "longer than deletions"},
+		"long ago":                       {change: func(m *apply.Watermark, _ *stream.Info) { m.Time = now.Add(-29 * 24 * time.Hour) }, want: "longer than deletions"},
 		"long ago for this stream":       {change: func(_ *apply.Watermark, i *stream.Info) { i.TombstoneTTL = time.Minute }, want: "longer than deletions"},
 		"another stream":                 {change: func(_ *apply.Watermark, i *stream.Info) { i.Created = created.Add(1) }, want: "another one"},
 		"the stream ends before it":      {change: func(_ *apply.Watermark, i *stream.Info) { i.LastSeq = 99 }, want: "went back from 100 to 99"},
@@ -31,8 +32,8 @@ func TestUnfit(t *testing.T) {
 		"messages before it that are":    {lease: 120, newer: 97, want: "message 97"},
 		"its own message came again new": {lease: 120, newer: 100, want: "message 100"},
 	} {
-		mark := apply.Watermark{Site: "web", Stream: created, Epoch: 90, Seq: 100, Time: time.Now().Add(-time.Hour)}
-		info := stream.Info{Created: created, LastSeq: 200}
+		mark := apply.Watermark{Site: "web", Stream: created, Epoch: 90, Seq: 100, Time: now.Add(-time.Hour)}
+		info := stream.Info{Created: created, Now: now, LastSeq: 200}
 		if c.change != nil {
 			c.change(&mark, &info)
 		}

@@ -287,7 +287,7 @@ func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, le
 		return "the tree has no watermark"
 	case mark.Site != site:
 		return fmt.Sprintf("the tree was of site %s", mark.Site)
-	case time.Since(mark.Time) > knownFor(info):
+	case info.Now.Sub(mark.Time) > knownFor(info):
 		return "the node was away longer than deletions are kept"
 	}
 	return moved(mark, info, lease, newer)
