@@ -27,12 +27,13 @@ type (
 	reader interface {
 		Settled(p events.Path) (settled, known bool, err error)
 		Read(p events.Path, buf []byte) (source.Meta, []byte, error)
-		Chunk(ctx context.Context, p events.Path, average uint32, was events.ChunkList, put func(context.Context, source.Piece) error) (source.Meta, events.ChunkList, error)
+		Chunk(ctx context.Context, p events.Path, average uint32, was source.Body, put func(context.Context, source.Piece) error) (source.Meta, source.Body, error)
 	}
 
 	// history tells whether the stream still is the one that the index is of.
 	history interface {
 		Reconnects() uint64
+		Server() string
 		StreamInfo(ctx context.Context, site events.Site) (stream.Info, error)
 	}
 

@@ -38,6 +38,8 @@ const (
 
 func (l *ledger) Reconnects() uint64 { return 0 }
 
+func (l *ledger) Server() string { return "" }
+
 func (l *ledger) StreamInfo(context.Context, events.Site) (stream.Info, error) {
 	return stream.Info{LastSeq: l.seq, Msgs: uint64(len(l.live))}, nil
 }

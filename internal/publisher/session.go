@@ -34,6 +34,8 @@ type session struct {
 	unsent     map[events.Path]shape
 	uploads    *uploads
 	collection *collection
+	audit      *audit
+	server     string // which one answered when the stream was last looked at
 	calls      chan barrierCall
 	barriers   chan barrier
 	waiting    []barrier
@@ -44,7 +46,7 @@ type session struct {
 // begin makes a missing stream, takes the lease and reads the snapshot, in
 // this order: what another publisher sent before it was fenced is in the snapshot.
 func (p *Publisher) begin(ctx context.Context) (*session, error) {
-	reconnects := p.conn.Reconnects()
+	reconnects, server := p.conn.Reconnects(), p.conn.Server()
 	if _, err := p.conn.StreamInfo(ctx, p.Site); errors.Is(err, stream.ErrNoStream) {
 		if _, err := p.conn.EnsureStream(ctx, p.Site, p.Stream); err != nil {
 			return nil, p.transient(ctx, err)
@@ -70,7 +72,7 @@ func (p *Publisher) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, p.transient(ctx, err)
 	}
-	s := &session{Publisher: p, lease: lease, stream: p.conn, leaseRoot: me.Root, index: newIndex(), reconnects: reconnects, unsent: make(map[events.Path]shape),
+	s := &session{Publisher: p, lease: lease, stream: p.conn, leaseRoot: me.Root, index: newIndex(), reconnects: reconnects, server: server, unsent: make(map[events.Path]shape),
 		calls: make(chan barrierCall, barrierCalls), barriers: make(chan barrier)}
 	if err := s.learn(ctx); err != nil {
 		s.end()
@@ -153,6 +155,7 @@ func (s *session) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s.collection = newCollection(s, bucket)
 	s.uploads = newUploads(ctx, s, bucket, g)
+	s.audit = newAudit(s)
 	stop, err := s.lease.Wants(func(w stream.Want) {
 		select {
 		case s.uploads.wants <- w:
@@ -182,6 +185,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(func() error { return s.answerBarriers(ctx) })
 	g.Go(func() error { return s.rounds(ctx) })
 	g.Go(func() error { return s.collection.run(ctx) })
+	g.Go(func() error { return s.audit.run(ctx) })
 	return g.Wait()
 }
 
@@ -230,6 +234,10 @@ func (s *session) rounds(ctx context.Context) error {
 			s.mend(w)
 		case b := <-s.barriers:
 			s.waiting = append(s.waiting, b)
+		case there := <-s.audit.read:
+			if err := s.audit.compare(ctx, there); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -237,7 +245,7 @@ func (s *session) rounds(ctx context.Context) error {
 // sameStream returns errAgain if, after a reconnect, the stream is not the one
 // that the index was read from, or lost what was acked.
 func (s *session) sameStream(ctx context.Context) error {
-	if s.conn.Reconnects() == s.reconnects {
+	if s.stream.Reconnects() == s.reconnects {
 		return nil
 	}
 	return s.checkStream(ctx)
@@ -246,7 +254,7 @@ func (s *session) sameStream(ctx context.Context) error {
 // checkStream returns errAgain if the stream is not the one that the index was
 // read from, or lost something.
 func (s *session) checkStream(ctx context.Context) error {
-	reconnects := s.stream.Reconnects()
+	reconnects, server := s.stream.Reconnects(), s.stream.Server()
 	info, err := s.stream.StreamInfo(ctx, s.Site)
 	switch {
 	case ctx.Err() != nil:
@@ -262,7 +270,10 @@ func (s *session) checkStream(ctx context.Context) error {
 	case info.Msgs < uint64(s.index.Certain()): //nolint:gosec // a count
 		return fmt.Errorf("%w: it has %d messages, %d paths were published", errAgain, info.Msgs, s.index.Len())
 	}
-	s.reconnects = reconnects
+	if s.reconnects = reconnects; s.server != server {
+		s.server = server
+		signal(s.audit.suspect)
+	}
 	return nil
 }
 

@@ -343,7 +343,7 @@ func (w *world) Read(p events.Path, _ []byte) (source.Meta, []byte, error) {
 	return m, []byte(w.things[p].body), nil
 }
 
-func (w *world) Chunk(context.Context, events.Path, uint32, events.ChunkList, func(context.Context, source.Piece) error) (source.Meta, events.ChunkList, error) {
+func (w *world) Chunk(context.Context, events.Path, uint32, source.Body, func(context.Context, source.Piece) error) (source.Meta, source.Body, error) {
 	panic("no file is large")
 }
 

@@ -157,6 +157,10 @@ func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 // differs from before, something may have been missed in between.
 func (c *Conn) Reconnects() uint64 { return c.reconnects.Load() }
 
+// Server names the server that we are connected to, by another name after each
+// of its starts.
+func (c *Conn) Server() string { return c.nc.ConnectedServerId() }
+
 // Changed receives after each loss and each return of the connection. It
 // holds one; those that nobody took are one.
 func (c *Conn) Changed() <-chan struct{} { return c.changed }

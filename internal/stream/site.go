@@ -67,6 +67,19 @@ func (c *Conn) lookUpStream(ctx context.Context, name string) (*jetstream.Stream
 	return s.CachedInfo(), nil
 }
 
+// MayHave reports whether an entry of path may be in site's stream, read or
+// not: the server passes over a message that its disk has altered, but counts
+// it; or it knows that it has lost some. Errors are those of [Conn.StreamInfo].
+func (c *Conn) MayHave(ctx context.Context, site events.Site, path events.Path) (bool, error) {
+	var info jetstream.StreamInfo
+	subject := site.Subject(path)
+	err := c.api(ctx, "STREAM.INFO."+streamName(site), map[string]any{"subjects_filter": subject}, &info)
+	if err != nil {
+		return false, failed("look for an entry", site, err)
+	}
+	return info.State.Subjects[subject] > 0 || info.State.Lost != nil, nil
+}
+
 // EnsureStream makes sure that site has its stream and its bucket for the
 // nodes' status, and returns the stream's state. It is the publisher's alone:
 // a node that created what it does not find would hide that it was lost.

@@ -150,7 +150,11 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	f.mark.Lacking = f.mark.Seq < f.base
 	removed := 0
 	if f.Foreign == apply.TrashForeign && v.sealed {
-		if removed, err = f.tree.RemoveForeign(ctx, v.foreign); err != nil {
+		foreign, err := f.proven(ctx, v.foreign)
+		if err != nil {
+			return err
+		}
+		if removed, err = f.tree.RemoveForeign(ctx, foreign); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -185,6 +189,25 @@ func (s *subscriber) guard(v *survey) error {
 }
 
 const massDeleteFloor = 100
+
+// proven returns those of the foreign paths that the stream surely has no entry
+// of: what the broker cannot read any more is not in a snapshot either.
+func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]events.Path, error) {
+	proven := make([]events.Path, 0, len(foreign))
+	for _, p := range foreign {
+		doubtful, err := s.conn.MayHave(ctx, s.Site, p)
+		if err != nil {
+			return nil, err
+		}
+		if !doubtful {
+			proven = append(proven, p)
+		}
+	}
+	if n := len(foreign) - len(proven); n > 0 {
+		s.Log.Error("the broker has lost entries: what may be of them is kept until the publisher has sent them again; check the broker's disk", "entries", n)
+	}
+	return proven, nil
+}
 
 // repair fetches and applies what differs, and sets last to the message after
 // which the consumer has to go on. What is in chunks is held, for others not to
