@@ -123,7 +123,7 @@ func (c *comparison) compare(p events.Path, st stat, e *events.Entry) error {
 		if c.t.unwanted(st.kind) {
 			return nil
 		}
-		return c.report(Difference{p, e, "*deleting"})
+		return c.report(Difference{p, e, events.Itemize(nil, nil)})
 	case c.t.unwanted(e.Kind):
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestCompare(t *testing.T) {
 		">fcst...... a-b",
 		"cLc.t...... l",
 		"cS+++++++++ p",
-		"*deleting p/q",
+		"*deleting   p/q",
 		".d...p..... z",
 		">f+++++++++ z/new/x",
 		".f...pog... z/y",
@@ -159,7 +160,7 @@ func TestCompareReadOnly(t *testing.T) {
 }
 
 // TestRsyncAgrees has the judge of P3 look at an applied tree, and at one
-// with differences.
+// with every sort of difference: the letters are the same.
 func TestRsyncAgrees(t *testing.T) {
 	rsync, err := exec.LookPath("rsync")
 	if err != nil {
@@ -170,27 +171,37 @@ func TestRsyncAgrees(t *testing.T) {
 	src.apply(items...)
 	dst := newBench(t)
 	dst.apply(items...)
-	judge := func() string {
-		out, err := exec.Command(rsync, "-anic", "--delete", src.root+"/", dst.root+"/").CombinedOutput()
+	judge := func(how string) string {
+		out, err := exec.Command(rsync, how, "--delete", src.root+"/", dst.root+"/").CombinedOutput()
 		if err != nil {
 			t.Fatal(err, string(out))
 		}
 		return string(out)
 	}
-	if out := judge(); out != "" {
+	if out := judge("-anic"); out != "" {
 		t.Errorf("rsync sees\n%s", out)
 	}
+	// Each sort of difference, and some at once.
 	dst.apply(reg("d/f", "z"), reg("d/e/g", "yyy").with(0o600), dir("d/e").with(0o711), link("d/l", "g"), dir("d"), dir(".").at(10))
-	dst.apply(gone("p"), dir(".").at(10))
-	ours := dst.compare(entries(items...), true)
-	for line := range strings.Lines(judge()) {
-		flags, path, _ := strings.Cut(strings.TrimSpace(line), " ")
-		path = strings.TrimSuffix(strings.Split(path, " -> ")[0], "/")
-		if path = strings.TrimPrefix(path, "./"); path == "" {
-			path = "."
+	dst.apply(gone("p"), reg("s", "a directory at the source"), dir("s2"), reg("s2/in", "a file at the source"), reg("extra", "x"), dir("extras"), reg("extras/x", "x"))
+	src.apply(dir("s"), reg("s/in", "x"), reg("s2", "x"), reg("mode", "x"), reg("time", "x"), reg("owner", "x"), dir(".").at(9))
+	dst.apply(reg("mode", "x").with(0o640), reg("time", "x").at(77), reg("owner", "x"), dir(".").at(10))
+	must(t, os.Chown(dst.path("owner"), 7, 8))
+	items = append(items, dir("s"), reg("s/in", "x"), reg("s2", "x"), reg("mode", "x"), reg("time", "x"), reg("owner", "x"))
+	for how, checksum := range map[string]bool{"-anic": true, "-ani": false} {
+		ours := dst.compare(entries(items...), checksum)
+		var theirs []string
+		for line := range strings.Lines(judge(how)) {
+			path := strings.TrimSuffix(strings.Split(strings.TrimSpace(line[12:]), " -> ")[0], "/")
+			if path = strings.TrimPrefix(path, "./"); path == "" {
+				path = "."
+			}
+			theirs = append(theirs, line[:12]+path)
 		}
-		if !contains(ours, flags+" "+path) {
-			t.Errorf("rsync says %q, we %q", line, ours)
+		slices.Sort(ours)
+		slices.Sort(theirs)
+		if !slices.Equal(ours, theirs) {
+			t.Errorf("rsync %s says\n%s\nand we\n%s", how, strings.Join(theirs, "\n"), strings.Join(ours, "\n"))
 		}
 	}
 }

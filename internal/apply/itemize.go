@@ -45,7 +45,8 @@ func (t *Tree) itemize(st stat, e *events.Entry, checksum bool) (string, error) 
 			}
 			mark(content, 'c', digest != e.Digest)
 		}
-		if item[content] != '.' || item[size] != '.' || item[mtime] != '.' {
+		// What would be sent: with -c, what has other bytes.
+		if item[content] != '.' || !checksum && (item[size] != '.' || item[mtime] != '.') {
 			item[0] = '>'
 		}
 	case events.Symlink:

@@ -76,7 +76,7 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 		switch {
 		case d.Want != nil:
 			differs(d.Want)
-		case s.protected(d.Path):
+		case s.Foreign == apply.KeepForeign, s.protected(d.Path):
 			v.kept = append(v.kept, d.Path)
 			return nil
 		default:

@@ -12,7 +12,7 @@ type Verdict struct {
 	Paths       int    // that the stream has
 	Differences int    // before a repair
 	Left        int    // after it
-	Protected   int    // foreign paths that stay
+	Protected   int    // foreign paths that stay, by --protect or --foreign keep: no difference
 	LastSeq     uint64 // of the snapshot
 	Seq         uint64 // of the node's watermark: less means that entries are on the way
 	Unsealed    bool   // the publisher's first scan is not finished: foreign paths are not known
