@@ -43,6 +43,7 @@ type Tree struct {
 	TrashKeep         time.Duration `help:"How long the trash is kept." default:"168h"`
 	ConfirmDelete     bool          `help:"Let the first reconcile remove most of what stands in the root."`
 	ReconcileInterval time.Duration `help:"Time between comparisons of the whole tree." default:"24h"`
+	BWLimit           int64         `name:"bwlimit" help:"How many bytes a second a first sync, a repair and large files may fetch; 0 for no limit. It does not hold back what changes while the node follows." default:"0" placeholder:"BYTES"`
 }
 
 type status struct{ cli.StatusFlags }
@@ -69,6 +70,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	to, site, err := c.Connection.Options(c.Node, log)
 	if err != nil {
 		return err
+	}
+	if to.BulkRate = c.BWLimit; c.BWLimit < 0 {
+		return errors.New("--bwlimit must not be negative: it is bytes a second, 0 for no limit")
 	}
 	if k.Command() == "status" {
 		return cli.Status(ctx, to, site, c.Node, c.Status.StatusFlags, stdout)

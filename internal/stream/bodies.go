@@ -185,7 +185,7 @@ func (g *getting) one(ctx context.Context, r *directReader, o Object) error {
 		return err
 	}
 	defer g.room.Release(weight)
-	data, err := g.b.data(r, o)
+	data, err := g.b.data(ctx, r, o)
 	if err != nil || data == nil {
 		return err
 	}
@@ -210,12 +210,12 @@ func (g *getting) one(ctx context.Context, r *directReader, o Object) error {
 
 // data reads the data of one object, nil if it is not all there. Whatever the
 // meta claims, no more is allocated than what came.
-func (b *Bodies) data(r *directReader, o Object) ([]byte, error) {
+func (b *Bodies) data(ctx context.Context, r *directReader, o Object) ([]byte, error) {
 	var parts [][]byte
 	left := o.Size
 	for next, more := uint64(1), true; more && left > 0 && len(parts) < o.chunks; {
 		var err error
-		next, more, err = r.read(directRequest{
+		next, more, err = r.readPaced(ctx, directRequest{
 			Seq:      next,
 			Next:     dataSubject(b.site, o.nuid),
 			Batch:    min(o.chunks-len(parts), directBatch),

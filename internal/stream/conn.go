@@ -27,6 +27,7 @@ type Conn struct {
 	js   jetstream.JetStream
 	log  *slog.Logger
 	name string
+	pace pace // of Fetch and Bodies.Get
 
 	reconnects   atomic.Uint64
 	changed      chan struct{}
@@ -50,6 +51,7 @@ func Connect(ctx context.Context, o ConnectOptions) (*Conn, error) {
 	c := &Conn{
 		log:     o.Log,
 		name:    o.Name,
+		pace:    pace{rate: o.BulkRate},
 		changed: make(chan struct{}, 1),
 		up:      make(chan struct{}),
 		guards:  make(map[*guard]struct{}),

@@ -36,6 +36,7 @@ type directReader struct {
 	stream  string
 	subject string
 	upTo    uint64 // of the last answer to a request with Last: the end of the store that gave it, 0 if it did not say
+	size    int64  // of the last answer, in bytes
 }
 
 func (c *Conn) openDirect(ctx context.Context, stream string) (*directReader, error) {
@@ -49,12 +50,25 @@ func (c *Conn) openDirect(ctx context.Context, stream string) (*directReader, er
 
 func (r *directReader) close() { r.in.close() }
 
+// readPaced is read at the pace of what is read in bulk; req.MaxBytes may become
+// less.
+func (r *directReader) readPaced(ctx context.Context, req directRequest, fn func(*Delivery) error) (next uint64, more bool, err error) {
+	p := &r.c.pace
+	req.MaxBytes = p.most(req.MaxBytes)
+	if err := p.wait(ctx, int64(req.MaxBytes)); err != nil {
+		return req.Seq, false, err
+	}
+	next, more, err = r.read(req, fn)
+	p.got(int64(req.MaxBytes), r.size)
+	return next, more, err
+}
+
 // read makes one request and calls fn for each message of the answer. It
 // returns the sequence after the last one (req.Seq if there was none) and
 // whether the server had more. An answer is read to its end unless there is an
 // error; then the reader is of no more use.
 func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next uint64, more bool, err error) {
-	next, r.upTo = req.Seq, 0
+	next, r.upTo, r.size = req.Seq, 0, 0
 	if err := r.in.request(r.c, r.subject, req); err != nil {
 		return next, false, err
 	}
@@ -66,6 +80,7 @@ func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next u
 		if err != nil {
 			return next, false, err
 		}
+		r.size += int64(msg.Size())
 		switch code, text := status(msg); code {
 		case "":
 		case "204":

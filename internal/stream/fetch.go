@@ -50,7 +50,7 @@ func (f *fetch) run(ctx context.Context) error {
 		for run < len(f.want) && run < directBatch && f.want[run]-f.want[run-1] <= fetchGap {
 			run++
 		}
-		next, more, err := r.read(directRequest{Seq: f.want[0], Batch: run, MaxBytes: directBytes},
+		next, more, err := r.readPaced(ctx, directRequest{Seq: f.want[0], Batch: run, MaxBytes: directBytes},
 			func(d *Delivery) error { return f.take(ctx, d) })
 		if err != nil {
 			return err

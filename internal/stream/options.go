@@ -27,6 +27,10 @@ type ConnectOptions struct {
 	Creds, NKey, User, PasswordFile string
 	TLSCA, TLSCert, TLSKey          string
 
+	// BulkRate is how many bytes a second [Conn.Fetch] and [Bodies.Get] read at
+	// most; 0: as many as come.
+	BulkRate int64
+
 	InProcess nats.InProcessConnProvider // not nil: used instead of URL
 	Log       *slog.Logger               // nil: slog.Default()
 }
