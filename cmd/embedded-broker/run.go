@@ -23,6 +23,8 @@ type command struct {
 }
 
 type serve struct {
+	cli.PIDFile
+
 	StoreDir string `help:"Where streams are kept." type:"path" placeholder:"DIR"`
 	Listen   string `help:"Address for clients; 127.0.0.1:4222 if --config has none." placeholder:"HOST:PORT"`
 	Monitor  string `help:"Address for HTTP monitoring; 127.0.0.1:8222 if there is no --config." placeholder:"HOST:PORT"`
@@ -55,6 +57,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			o.Monitor = "127.0.0.1:8222"
 		}
 	}
+	release, err := c.Run.Hold()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := limitMemory(); err != nil {
 		return err
 	}

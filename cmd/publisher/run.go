@@ -26,6 +26,7 @@ type command struct {
 	cli.VersionFlag
 	cli.Connection `group:"Broker"`
 	cli.Logging    `group:"Log"`
+	cli.PIDFile    `group:"Log"`
 	Tree           `group:"Tree"`
 	Publishing     `group:"Publishing"`
 
@@ -110,6 +111,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if o.Filter, err = c.filter(); err != nil {
 		return err
+	}
+	if k.Command() == "run" {
+		release, err := c.Hold()
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
 	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {

@@ -25,6 +25,7 @@ type command struct {
 	cli.VersionFlag
 	cli.Connection `group:"Broker"`
 	cli.Logging    `group:"Log"`
+	cli.PIDFile    `group:"Log"`
 	Tree           `group:"Tree"`
 
 	Run    struct{} `cmd:"" default:"1" help:"Keep the tree until stopped (the default)."`
@@ -90,6 +91,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if o.Protect, err = source.NewFilter(append(source.DefaultRules(), c.Protect...)...); err != nil {
 		return fmt.Errorf("--protect: %w", err)
+	}
+	if k.Command() == "run" {
+		release, err := c.Hold()
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
 	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {
