@@ -35,9 +35,10 @@ type floor struct {
 var floors = map[string]floor{
 	"internal/events": {number: 0},
 
-	"internal/source": {number: 1, disk: true},
-	"internal/apply":  {number: 1, disk: true},
-	"internal/stream": {number: 1, nats: true, os: readsCredentials},
+	"internal/source":   {number: 1, disk: true},
+	"internal/apply":    {number: 1, disk: true},
+	"internal/stream":   {number: 1, nats: true, os: readsCredentials},
+	"internal/transfer": {number: 1, disk: true},
 
 	"internal/publisher":  {number: 2, disk: true},
 	"internal/subscriber": {number: 2, disk: true},
