@@ -167,6 +167,43 @@ func TestSameSizeAndTimeWithOtherContent(t *testing.T) {
 	b.check(reg("f", "two"))
 }
 
+// TestResultsAreItemized: as rsync -i would have said it.
+func TestResultsAreItemized(t *testing.T) {
+	b := newBench(t)
+	later := reg("f", "one").at(5)
+	wider := later
+	wider.mode = 0o666
+	d := dir("d")
+	closed := d
+	closed.mode = 0o700
+	for _, c := range []struct {
+		item item
+		want string
+	}{
+		{d, "cd+++++++++"},
+		{d, ""},
+		{closed, ".d...p....."},
+		{reg("f", "one"), ">f+++++++++"},
+		{reg("f", "two"), ">f........."},
+		{later, ">f..t......"},
+		{later, ""},
+		{wider, ".f...p....."},
+		{reg("f", "three").at(5), ">f.s.p....."},
+		{link("f", "x"), "cL+++++++++"},
+		{link("f", "y"), "cLc........"},
+		{dir("f"), "cd+++++++++"},
+		{reg("f/g", "x"), ">f+++++++++"},
+		{gone("f"), "*deleting  "},
+		{gone("f"), ""},
+	} {
+		results, err := b.tree.Commit(t.Context(), b.stage(c.item))
+		must(t, err)
+		if r := results[0]; r.Err != nil || r.Itemized != c.want {
+			t.Errorf("%s %v: %q, %v, want %q", c.item.path, r.Outcome, r.Itemized, r.Err, c.want)
+		}
+	}
+}
+
 func TestUnchangedIsCheckedAgainInCommit(t *testing.T) {
 	b := newBench(t)
 	f := reg("d/f", "one")

@@ -148,11 +148,14 @@ func (g *group) apply(i int, s *Staged) Result {
 	}
 	var outcome Outcome
 	var err error
+	s.item = ""
 	switch {
 	case s.skip:
 		outcome = Skipped
 	case s.e.Kind == events.Tombstone:
-		outcome, err = g.remove(p)
+		if outcome, err = g.remove(p); outcome == Deleted {
+			s.item = events.Itemize(nil, s.e)
+		}
 	case s.e.Kind == events.Dir:
 		outcome, err = g.placeDir(i, s)
 	default:
@@ -165,7 +168,7 @@ func (g *group) apply(i int, s *Staged) Result {
 	if err := g.t.parts.remove(p); err != nil { // of an older version; it expires
 		g.t.log.Debug("part could not be removed", "path", quote(p), "err", err)
 	}
-	return Result{Outcome: outcome}
+	return Result{Outcome: outcome, Itemized: s.item}
 }
 
 // recent reports whether what st is of may not be durable yet, whoever wrote

@@ -99,9 +99,9 @@ func TestCompare(t *testing.T) {
 		staged = append(staged, s)
 		return err
 	}))
-	n, err := b.tree.RemoveForeign(t.Context(), foreign)
-	if n != 1 || err != nil {
-		t.Error(n, err)
+	moved, err := b.tree.RemoveForeign(t.Context(), foreign)
+	if len(moved) != 1 || err != nil {
+		t.Error(moved, err)
 	}
 	results, err := b.tree.Commit(t.Context(), staged)
 	must(t, err)
@@ -214,10 +214,10 @@ func TestRemoveForeign(t *testing.T) {
 	must(t, os.WriteFile(b.path("d/theirs/deep/file"), []byte("precious"), 0o644))
 	must(t, os.WriteFile(b.path("single"), nil, 0o644))
 	b.apply(d, root)
-	n, err := b.tree.RemoveForeign(t.Context(), []events.Path{
+	moved, err := b.tree.RemoveForeign(t.Context(), []events.Path{
 		parse("d/theirs/deep/file"), parse("single"), parse("d/theirs"), parse("d/theirs/deep"), parse("not/there"), parse("single")})
-	if n != 2 || err != nil {
-		t.Error(n, err)
+	if !slices.Equal(moved, []events.Path{parse("d/theirs"), parse("single")}) || err != nil {
+		t.Error(moved, err)
 	}
 	b.check(root, d, reg("d/ours", "x"), gone("d/theirs"), gone("single"))
 	got := trashed(t, b.staging())

@@ -9,27 +9,27 @@ import (
 	"treecast/internal/events"
 )
 
-// RemoveForeign moves paths to the trash, and returns how many renames that
-// took: a path that lies in another one goes with it. A path that is not
+// RemoveForeign moves paths to the trash, and returns those that it moved: a
+// path that lies in another one goes with it. A path that is not
 // there is passed over. Their parents keep their mtimes. Durable on return.
 //
 // What cannot be moved does not hinder the others; the first such error is
-// returned, with the count, as a *[StepError]. A Commit and RemoveForeign wait
+// returned, beside them, as a *[StepError]. A Commit and RemoveForeign wait
 // for one another. The root is refused.
-func (t *Tree) RemoveForeign(ctx context.Context, paths []events.Path) (int, error) {
+func (t *Tree) RemoveForeign(ctx context.Context, paths []events.Path) ([]events.Path, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.journal == nil {
-		return 0, step("trash", events.Path{}, ErrReadOnly)
+		return nil, step("trash", events.Path{}, ErrReadOnly)
 	}
 	if err := ctx.Err(); err != nil {
-		return 0, step("trash", events.Path{}, err)
+		return nil, step("trash", events.Path{}, err)
 	}
 	paths = slices.Clone(paths)
 	slices.SortFunc(paths, events.Path.Compare)
 	paths = topmost(paths)
 	if len(paths) > 0 && paths[0].IsRoot() {
-		return 0, step("trash", events.Path{}, fmt.Errorf("%w: the root is never removed", events.ErrPath))
+		return nil, step("trash", events.Path{}, fmt.Errorf("%w: the root is never removed", events.ErrPath))
 	}
 	g := t.begin()
 	defer g.end()
@@ -39,17 +39,17 @@ func (t *Tree) RemoveForeign(ctx context.Context, paths []events.Path) (int, err
 	}
 	g.plan(tops)
 	if err := g.secure(nil); err != nil {
-		return 0, err
+		return nil, err
 	}
-	n, err := g.takeAwayAll(ctx, paths)
+	moved, err := g.takeAwayAll(ctx, paths)
 	g.settle(nil)
 	if err2 := g.syncDirs(); err2 != nil {
-		return 0, err2
+		return nil, err2
 	}
-	return n, err
+	return moved, err
 }
 
-func (g *group) takeAwayAll(ctx context.Context, paths []events.Path) (n int, first error) {
+func (g *group) takeAwayAll(ctx context.Context, paths []events.Path) (moved []events.Path, first error) {
 	var b *batch
 	defer func() {
 		if b != nil {
@@ -58,7 +58,7 @@ func (g *group) takeAwayAll(ctx context.Context, paths []events.Path) (n int, fi
 	}()
 	for _, p := range paths {
 		if ctx.Err() != nil {
-			return n, step("trash", p, errors.Join(first, ctx.Err()))
+			return moved, step("trash", p, errors.Join(first, ctx.Err()))
 		}
 		g.trim()
 		done, err := func() (bool, error) {
@@ -91,10 +91,10 @@ func (g *group) takeAwayAll(ctx context.Context, paths []events.Path) (n int, fi
 		}
 		if done {
 			g.forget(p)
-			n++
+			moved = append(moved, p)
 		}
 	}
-	return n, first
+	return moved, first
 }
 
 // topmost drops from sorted paths those that lie in another one, or are one.

@@ -9,6 +9,23 @@ import (
 // creation is how rsync -i shows a path that is made anew.
 func creation(k events.Kind) string { return events.Itemize(nil, &events.Entry{Kind: k}) }
 
+// change says how a path where st stood, the zero stat if nothing did, becomes
+// what e wants. No bytes are read for that: a file whose bytes alone differ has
+// nothing but dots after its kind.
+func (t *Tree) change(st stat, e *events.Entry) string {
+	if st.ino == 0 {
+		return creation(e.Kind)
+	}
+	if item, err := t.itemize(st, e, false); err == nil && item != "" {
+		return item
+	}
+	item := creation(e.Kind)[:2] + "........."
+	if e.Kind != events.File {
+		item = "." + item[1:]
+	}
+	return item
+}
+
 // itemize says how st differs from e, "" if it does not: YXcstpoguax, see the
 // option --itemize-changes in rsync(1). The bytes of a file that otherwise
 // looks right are read only if checksum is set.

@@ -23,8 +23,10 @@ func (o Outcome) String() string {
 }
 
 // A Result says what became of one entry of a group: Outcome if Err is nil.
-// Err is a *[StepError].
+// Err is a *[StepError]. Itemized says as rsync -i what was changed, if
+// anything was; of a file's bytes it tells the size, as rsync does without -c.
 type Result struct {
-	Outcome Outcome
-	Err     error
+	Outcome  Outcome
+	Itemized string
+	Err      error
 }

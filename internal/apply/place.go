@@ -34,6 +34,7 @@ func (g *group) place(s *Staged) (Outcome, error) {
 	if err := g.enter(p.Parent(), parent); err != nil {
 		return 0, err
 	}
+	s.item = t.change(st, e)
 	if s.list != nil {
 		staged, err := t.tmp.lstat(s.temp.name)
 		if err != nil {
@@ -78,6 +79,7 @@ func (g *group) placeDir(i int, s *Staged) (Outcome, error) {
 		}
 		w.entry, w.index = s.e, i
 		if w.fresh {
+			s.item = creation(events.Dir)
 			return Created, nil
 		}
 		st.mode, st.mtime = w.before.mode, w.before.mtime // what the group itself did does not count
@@ -96,6 +98,7 @@ func (g *group) placeDir(i int, s *Staged) (Outcome, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.item = creation(events.Dir)
 	existed, err := g.putDir(s, parent)
 	if err != nil {
 		return 0, err

@@ -31,7 +31,7 @@ func (g *group) settle(results []Result) {
 		case w.entry != nil && err != nil:
 			results[w.index] = Result{Err: step("settle", p, err)}
 		case w.entry != nil && changed && results[w.index].Outcome == Unchanged:
-			results[w.index].Outcome = Updated
+			results[w.index].Outcome, results[w.index].Itemized = Updated, g.t.change(*w.seen, w.entry)
 		case err != nil:
 			g.t.owed[p] = w.before
 			g.t.log.Warn("directory's time could not be restored, it is tried again with the next change",

@@ -27,7 +27,8 @@ type Staged struct {
 	skip    bool             // nothing is to be done, it was reported
 	right   bool             // the path was right when it was staged; seen says what it was
 	seen    stat
-	temp    *temp // nil: none is needed, or it is used up
+	temp    *temp  // nil: none is needed, or it is used up
+	item    string // see Result.Itemized; set by Commit
 }
 
 // temp is what stands in tmp, with all of its attributes, to be renamed into

@@ -148,7 +148,7 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	f.knows(v.info.LastTime)
 	f.lastTime, f.base = f.mark.Time, f.last
 	f.mark.Lacking = f.mark.Seq < f.base
-	removed := 0
+	var removed []events.Path
 	if f.Foreign == apply.TrashForeign && v.sealed {
 		foreign, err := f.proven(ctx, v.foreign)
 		if err != nil {
@@ -167,7 +167,7 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	if _, err := f.tree.ExpireTrash(ctx); err != nil {
 		f.Log.Warn("old trash not removed", "err", err)
 	}
-	f.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign), "removed", removed,
+	f.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign), "removed", len(removed),
 		"protected", len(v.kept), "sealed", v.sealed, "held", len(f.holdings.list), "seq", f.last, "elapsed", time.Since(start))
 	f.status.follow(f.mark, f.holdings.list)
 	return nil
