@@ -26,6 +26,7 @@ type command struct {
 	cli.VersionFlag
 	cli.Connection `group:"Broker"`
 	cli.Logging    `group:"Log"`
+	cli.Transfers  `group:"Log"`
 	cli.PIDFile    `group:"Log"`
 	Tree           `group:"Tree"`
 	Publishing     `group:"Publishing"`
@@ -118,6 +119,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 		defer release()
+		host, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		if o.Transfers, err = c.Transfers.Open(string(site), host, log); err != nil {
+			return err
+		}
+		defer o.Transfers.Close()
 	}
 	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {

@@ -25,6 +25,7 @@ type command struct {
 	cli.VersionFlag
 	cli.Connection `group:"Broker"`
 	cli.Logging    `group:"Log"`
+	cli.Transfers  `group:"Log"`
 	cli.PIDFile    `group:"Log"`
 	Tree           `group:"Tree"`
 
@@ -98,6 +99,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 		defer release()
+	}
+	if k.Command() == "run" || c.Verify.Repair {
+		if o.Transfers, err = c.Transfers.Open(string(site), c.Node, log); err != nil {
+			return err
+		}
+		defer o.Transfers.Close()
 	}
 	conn, err := cli.Connect(ctx, to, k.Command() == "run")
 	if err != nil {

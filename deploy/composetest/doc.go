@@ -8,6 +8,7 @@
 //     the commands have ([TestComposeFile], [TestUnits], [TestConfigFiles]).
 //   - The users and capabilities that the units give are enough
 //     ([TestUnitPrivileges]).
+//   - logrotate rotates the transfer logs ([TestLogrotateConf]).
 //   - nginx serves the tree, and neither the staging nor hidden files
 //     ([TestNginxConf]).
 //   - `docker-compose up --build` gives a source and three nodes whose web

@@ -78,6 +78,31 @@ func TestConfigFiles(t *testing.T) {
 	}
 }
 
+// TestLogrotateConf has logrotate rotate the logs of both where the examples
+// put them.
+func TestLogrotateConf(t *testing.T) {
+	logrotate := need(t, "logrotate")
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "conf")
+	writeFile(t, conf, strings.ReplaceAll(read(t, filepath.Join(repository(t), "deploy/logrotate.conf")), "/var/log/treecast", dir))
+	for _, command := range []string{"publisher", "subscriber"} {
+		example := read(t, filepath.Join(repository(t), "deploy/systemd", command+".yaml"))
+		file := filepath.Join(command, "transfer.log")
+		if !strings.Contains(example, "transfer-log: /var/log/treecast/"+file+"\n") {
+			t.Errorf("the log of %s is elsewhere", command)
+		}
+		writeFile(t, filepath.Join(dir, file), "line\n")
+	}
+	if out, err := run(testContext(t), logrotate, "-f", "-s", filepath.Join(dir, "state"), conf); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, command := range []string{"publisher", "subscriber"} {
+		if got := read(t, filepath.Join(dir, command, "transfer.log.1")); got != "line\n" {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+}
+
 // TestNginxConf runs nginx with the file, as root where the test is root: what
 // is not served is then refused by the file and not by a mode.
 func TestNginxConf(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package cli is what the three commands share: flags with their environment
-// variables and configuration file, connection options, the logger, the pid
-// file, exit codes.
+// variables and configuration file, connection options, the logger, the transfer
+// log, the pid file, exit codes.
 //
 // It promises that a mistake in a flag or in a configuration file, an unknown
 // key for one, is an error that names it, and that nothing runs then.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"treecast/internal/events"
 	"treecast/internal/source"
@@ -15,6 +16,7 @@ import (
 
 // A plan is what a round found to send.
 type plan struct {
+	began      time.Time
 	changes    []change                      // ordered for nodes; files are not read yet
 	tombstones []events.Path                 // deepest first
 	lost       int                           // files that only a listing found missing, and that have no new name
@@ -52,7 +54,7 @@ func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, 
 		return plan{}, err
 	}
 	ex := &examiner{
-		p: p, index: x,
+		p: p, index: x, plan: plan{began: time.Now()},
 		planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), skipped: make(map[string]bool), gone: make(map[events.Path]bool),
 	}
 	// Ancestors before descendants: then a deep hint answers those under it.

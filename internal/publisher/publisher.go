@@ -16,6 +16,7 @@ import (
 	"treecast/internal/events"
 	"treecast/internal/source"
 	"treecast/internal/stream"
+	"treecast/internal/transfer"
 )
 
 // ErrMassDelete reports that a scan would delete most of what is published.
@@ -39,6 +40,7 @@ type Options struct {
 	Stream        stream.Config
 	Version       string
 	Log           *slog.Logger
+	Transfers     *transfer.Log // has a line for each published change; nil: nobody wants them
 
 	// Progress, if not nil, is told how many of a round's changes are
 	// published; a round of less than 1,000 is not told of.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +13,7 @@ import (
 	"treecast/internal/events"
 	"treecast/internal/source"
 	"treecast/internal/stream"
+	"treecast/internal/transfer"
 )
 
 // A block is as much of a plan as is read ahead and published at once.
@@ -27,8 +29,10 @@ const readers = 4
 // refusalPause is between two lines about refused publishes.
 const refusalPause = 10 * time.Second
 
-// sent counts what a round published.
+// sent counts what a round, or an upload, published.
 type sent struct {
+	began               time.Time
+	uploaded            int64 // bytes that went to the bucket before
 	entries, tombstones int
 	refused             int   // not acked, to be tried again
 	bytes               int64 // of payloads
@@ -45,7 +49,7 @@ type outgoing struct {
 
 // publish sends a plan: while one block is published the next is read.
 func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
-	var n sent
+	n := sent{began: pl.began}
 	root := len(pl.changes) > 0 && pl.changes[len(pl.changes)-1].meta.Entry.Path.IsRoot()
 	if root {
 		pl.changes = pl.changes[:len(pl.changes)-1]
@@ -341,9 +345,11 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 	for i, err := range s.lease.Publish(ctx, messages) {
 		e, t := entry(i)
 		if err == nil {
-			if r := s.index.Get(e.Path); r != nil && (r.average != 0 || r.uncertain) {
+			r := s.index.Get(e.Path)
+			if r != nil && (r.average != 0 || r.uncertain) {
 				s.collection.Stir()
 			}
+			s.transferred(r, e, n, int64(len(messages[i].Payload)))
 			s.index.Put(e)
 			n.entries++
 			n.bytes += int64(len(messages[i].Payload))
@@ -377,4 +383,22 @@ func (s *session) send(ctx context.Context, messages []stream.Message, n *sent, 
 		end = ctx.Err()
 	}
 	return end
+}
+
+// transferred has a line written about e, which is published in r's place; nil:
+// nothing was published of its path.
+func (s *session) transferred(r *record, e *events.Entry, n *sent, bytes int64) {
+	c := transfer.Change{
+		Operation: "updated", Itemized: events.Itemize(s.index.entry(e.Path, r), e), Path: e.Path.String(), Size: fileSize(e),
+		Bytes: bytes + n.uploaded, Took: time.Since(n.began),
+	}
+	switch {
+	case e.Kind == events.Tombstone:
+		c.Operation = "deleted"
+	case r == nil:
+		c.Operation = "created"
+	case e.Path.IsRoot() && r.whole != e.Whole && strings.Trim(c.Itemized[2:], ".") == "":
+		return // nothing but what it tells of the stream
+	}
+	s.Transfers.Add(c)
 }

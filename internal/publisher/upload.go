@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,6 +46,8 @@ type upload struct {
 	cancel  context.CancelFunc
 	ended   chan struct{}
 	since   uint64 // see task; owned by the goroutine that runs rounds
+	began   time.Time
+	stored  atomic.Int64 // bytes that went to the bucket
 
 	meta   source.Meta // what was read; err, or the rest is set when it has ended
 	packed events.PackedList
@@ -80,7 +83,7 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 	r := u.s.index.Get(path)
 	j := &upload{
 		change: c, average: r.averageFor(c.meta.Entry.Size), known: r != nil && r.average != 0, mend: mend,
-		cancel: cancel, ended: make(chan struct{}), since: since,
+		cancel: cancel, ended: make(chan struct{}), since: since, began: time.Now(),
 	}
 	u.jobs[path] = j
 	u.g.Go(func() error {
@@ -215,6 +218,7 @@ func (u *uploads) store(ctx context.Context, j *upload, name events.Digest, pack
 		return err
 	}
 	data, compressed := pack()
+	j.stored.Add(int64(len(data)))
 	return u.bucket.Put(ctx, name, data, compressed)
 }
 
@@ -252,7 +256,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		out.message, out.err = s.message(&out.entry, j.packed.Payload)
 		s.inodes.put(j.meta)
 	}
-	var n sent
+	n := sent{began: j.began, uploaded: j.stored.Load()}
 	start := time.Now()
 	if err := s.sendBlock(ctx, []outgoing{out}, &n); err != nil {
 		return err
@@ -261,7 +265,7 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		s.Log.Info("published", "entries", n.entries, "path", strconv.Quote(path.String()), "bytes", j.meta.Entry.Size,
 			"seq", s.lease.LastSeq(), "elapsed", time.Since(start))
 	}
-	return s.seal(ctx, false, &n)
+	return s.seal(ctx, false, &sent{began: start})
 }
 
 // mend looks after chunks of a path that a node could not use.

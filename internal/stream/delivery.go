@@ -20,6 +20,7 @@ type Delivery struct {
 	Seq, Pending    uint64
 	Redelivered     bool
 	Time            time.Time // when the server stored it
+	Arrived         time.Time // when it came to this process
 	Subject, Header string
 	Payload         []byte
 
@@ -31,6 +32,7 @@ type Delivery struct {
 
 func newDelivery(msg *nats.Msg) *Delivery {
 	return &Delivery{
+		Arrived: time.Now(),
 		Subject: msg.Subject,
 		Header:  msg.Header.Get(events.Header),
 		Payload: msg.Data,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"treecast/internal/apply"
 	"treecast/internal/events"
 	"treecast/internal/stream"
 )
@@ -17,7 +16,8 @@ import (
 // path keeps what it has until then.
 type bodies struct {
 	*subscriber
-	path events.Path
+	path  events.Path
+	bytes int64 // that came
 }
 
 // Fetch is apply.Fetcher.
@@ -48,9 +48,10 @@ func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int
 	for range 2 {
 		bad = nil
 		err = from.Get(ctx, left, func(i int, data []byte, compressed bool) error {
+			b.bytes += int64(len(data)) // fn has one caller at a time
 			err := fn(place[left[i]], data, compressed)
 			if errors.Is(err, events.ErrDigest) || errors.Is(err, events.ErrFrame) {
-				bad = append(bad, left[i]) // fn has one caller at a time
+				bad = append(bad, left[i])
 				return nil
 			}
 			return err
@@ -76,14 +77,14 @@ func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int
 // made of. The publisher was asked to mend that.
 var errBadChunks = errors.New("chunks are missing or altered in the bucket, the publisher was asked for them")
 
-// stageLarge stages an entry whose body is in chunks.
-func (s *subscriber) stageLarge(ctx context.Context, e *events.Entry, payload []byte) (*apply.Staged, error) {
-	b := &bodies{s, e.Path}
-	list, err := b.list(ctx, e, payload)
-	if err != nil {
-		return nil, err
+// stageLarge stages an item whose body is in chunks.
+func (it *item) stageLarge(ctx context.Context, s *subscriber) {
+	b := &bodies{subscriber: s, path: it.entry.Path}
+	var list events.ChunkList
+	if list, it.err = b.list(ctx, &it.entry, it.delivery.Payload); it.err == nil {
+		it.staged, it.err = s.tree.StageChunks(ctx, &it.entry, list, b)
 	}
-	return s.tree.StageChunks(ctx, e, list, b)
+	it.fetched = b.bytes
 }
 
 // list opens the chunk list, in the message or in the bucket.

@@ -119,7 +119,7 @@ func (j *fetchJob) run(ctx context.Context, s *subscriber) {
 	for _, it := range j.items {
 		switch {
 		case it.err == nil:
-			it.staged, it.err = s.stageLarge(ctx, &it.entry, it.delivery.Payload)
+			it.stageLarge(ctx, s)
 		case err != nil: // it was not asked for
 			it.err = err
 		}

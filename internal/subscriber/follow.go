@@ -13,6 +13,7 @@ import (
 
 	"treecast/internal/apply"
 	"treecast/internal/stream"
+	"treecast/internal/transfer"
 )
 
 // A follower applies the stream to the tree: by a reconcile, and by a consumer's
@@ -277,7 +278,7 @@ func (f *follower) commit(ctx context.Context, items []*item) (done []*item, err
 		switch {
 		case r.Err == nil:
 			done = append(done, it)
-			f.applied(it, r.Outcome)
+			f.applied(it, r)
 		case apply.Permanent(r.Err):
 			it.err = r.Err
 			if err := f.park(it); err != nil {
@@ -301,12 +302,19 @@ func (f *follower) hold(it *item, cause error) {
 	f.status.held(it.entry.Path, cause)
 }
 
-// applied notes an entry that the tree now has.
-func (s *subscriber) applied(it *item, outcome apply.Outcome) {
+// applied notes an entry that the tree now has, durably.
+func (s *subscriber) applied(it *item, r apply.Result) {
 	path := it.entry.Path.String()
 	s.status.applied(it.entry.Path)
 	if err := s.tree.Unpark(it.entry.Path); err != nil {
 		s.Log.Warn("list of refused entries not updated", "path", strconv.Quote(path), "err", err)
 	}
-	s.Log.Debug("entry applied", "path", strconv.Quote(path), "seq", it.delivery.Seq, "outcome", outcome, "bytes", it.entry.Size)
+	s.Log.Debug("entry applied", "path", strconv.Quote(path), "seq", it.delivery.Seq, "outcome", r.Outcome, "bytes", it.entry.Size)
+	switch r.Outcome {
+	case apply.Created, apply.Updated, apply.Deleted:
+		s.Transfers.Add(transfer.Change{
+			Operation: r.Outcome.String(), Itemized: r.Itemized, Path: path, Size: it.entry.Size,
+			Bytes: int64(len(it.delivery.Payload)) + it.fetched, Took: time.Since(it.delivery.Arrived),
+		})
+	}
 }

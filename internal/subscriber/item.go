@@ -15,9 +15,10 @@ type item struct {
 	large    bool          // its body is in chunks: staged by fetches
 	ready    chan struct{} // closed when the rest is set
 
-	entry  events.Entry
-	staged *apply.Staged // nil: nothing to apply, or err
-	err    error
+	entry   events.Entry
+	staged  *apply.Staged // nil: nothing to apply, or err
+	fetched int64         // bytes that came from the bucket
+	err     error
 }
 
 // stage decodes and stages an item, but for a large body. What is not a path's

@@ -14,6 +14,7 @@ import (
 	"treecast/internal/apply"
 	"treecast/internal/events"
 	"treecast/internal/stream"
+	"treecast/internal/transfer"
 )
 
 // A survey is how a tree differs from a snapshot of its stream.
@@ -154,7 +155,14 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 		if err != nil {
 			return err
 		}
-		if removed, err = f.tree.RemoveForeign(ctx, foreign); err != nil {
+		removing := time.Now()
+		removed, err = f.tree.RemoveForeign(ctx, foreign)
+		for _, p := range removed {
+			f.Transfers.Add(transfer.Change{
+				Operation: apply.Deleted.String(), Itemized: events.Itemize(nil, nil), Path: p.String(), Took: time.Since(removing),
+			})
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -217,7 +225,7 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	small := make([]uint64, 0, len(v.seqs))
 	for _, seq := range v.seqs {
 		if e := v.large[seq]; e != nil {
-			f.holdings.Add(stream.Delivery{Seq: seq, Subject: f.Site.Subject(e.Path)}, *e, errFetching)
+			f.holdings.Add(stream.Delivery{Seq: seq, Arrived: time.Now(), Subject: f.Site.Subject(e.Path)}, *e, errFetching)
 		} else {
 			small = append(small, seq)
 		}

@@ -17,6 +17,7 @@ import (
 	"treecast/internal/events"
 	"treecast/internal/source"
 	"treecast/internal/stream"
+	"treecast/internal/transfer"
 )
 
 // ErrMassDelete reports that reconciling would remove most of what stands in
@@ -39,6 +40,7 @@ type Options struct {
 	Reconcile     time.Duration // between reconciles of a running node; 24 hours
 	Version       string
 	Log           *slog.Logger
+	Transfers     *transfer.Log // has a line for each change; nil: nobody wants them
 
 	// Progress, if not nil, is told how many of the entries that differ at a
 	// reconcile are applied.
