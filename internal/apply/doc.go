@@ -30,6 +30,8 @@
 //	watermark             two slots of text, each with counter and checksum
 //	journal.0, journal.1  the same: directories with their mode and mtime
 //	tmp/                  temps, by random names
+//	parked.0, parked.1    entries that were refused for good
+//	scrub.0, scrub.1      how far the scrub is
 //	parts/                large bodies that are being put together, one a path
 //	trash/<time>-<n>/     what was taken away, by its path in the tree
 //

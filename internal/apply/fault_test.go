@@ -13,6 +13,7 @@ type story struct {
 	name    string
 	before  []item            // applied and acked
 	foreign map[string]string // files that someone else put there then
+	kept    map[string]string // files of before that are in the tree or in the trash
 	groups  [][]item
 	change  func(*Options)
 }
@@ -43,6 +44,9 @@ func stories() []story {
 			foreign: map[string]string{"d/foreign": "precious"}, groups: [][]item{{gone("d")}}},
 		{name: "directory's attributes", before: []item{reg("d/f", "f"), d, root},
 			groups: [][]item{{dir("d").at(5).with(0o2700), dir(".").at(6).with(0o1755)}}},
+		{name: "decayed file is kept", before: []item{reg("d/f", "bad!"), reg("d/g", "bad bad bad").in(4), d, root},
+			kept:   map[string]string{"d/f": "bad!", "d/g": "bad bad bad"},
+			groups: [][]item{{reg("d/f", "good").kept(), reg("d/g", "bad good bad").in(4).kept(), link("d/n", "x").kept()}}},
 		{name: "first start", groups: [][]item{{reg("f", "f"), root}}},
 		{name: "chunks", before: []item{reg("d/f", "old old old").in(4), d, root}, groups: [][]item{
 			{reg("d/f", "old new old!").in(4)}, {reg("d/g", "old new old!").at(reg("d/f", "").mtime.Sec).in(4).was("d/f")}, {gone("d/f")}}},
@@ -84,6 +88,9 @@ func stride() int {
 
 // broken runs the story with one fault and reports whether that came.
 func (s story) broken(t *testing.T, opts *Options, kind fault, at int) bool {
+	if kind < crash {
+		s.kept = nil // what cannot be kept is replaced all the same
+	}
 	st := s.set(t, opts)
 	st.hold()
 	st.power.arm(kind, at)

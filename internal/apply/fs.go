@@ -79,6 +79,7 @@ type file interface {
 	io.ReaderAt
 	io.Writer
 	io.WriterAt
+	readCold(p []byte, off int64) (int, error) // ReadAt that brings nothing into the page cache, and puts nothing out
 	stat() (stat, error)
 	chown(uid, gid uint32) error
 	chmod(mode uint16) error

@@ -129,6 +129,7 @@ type item struct {
 	gid   uint32
 	chunk int    // the body comes in chunks of so many bytes, zeros as holes
 	from  string // the path that had the same bytes
+	keep  bool   // what it replaces goes to the trash
 }
 
 // The owner of what the tests make, unless they say otherwise: themselves.
@@ -147,6 +148,7 @@ func fifo(path string) item          { return newItem(events.FIFO, path, 0o640, 
 func gone(path string) item          { return item{path: path, kind: events.Tombstone} }
 func (it item) at(sec int64) item    { it.mtime = events.Time{Sec: sec, Nsec: 5}; return it }
 func (it item) in(chunk int) item    { it.chunk = chunk; return it }
+func (it item) kept() item           { it.keep = true; return it }
 func (it item) was(from string) item { it.from = from; return it }
 func (it item) with(mode uint16) item {
 	it.mode = mode
@@ -207,11 +209,16 @@ func (it item) chunks() events.ChunkList {
 	return list
 }
 
-func (it item) stage(ctx context.Context, t *Tree) (*Staged, error) {
+func (it item) stage(ctx context.Context, t *Tree) (s *Staged, err error) {
 	if it.chunk > 0 {
-		return t.StageChunks(ctx, it.entry(), it.chunks(), &shop{body: it.body, chunk: it.chunk})
+		s, err = t.StageChunks(ctx, it.entry(), it.chunks(), &shop{body: it.body, chunk: it.chunk})
+	} else {
+		s, err = t.Stage(ctx, it.entry(), it.payload(t.opts.Codec))
 	}
-	return t.Stage(ctx, it.entry(), it.payload(t.opts.Codec))
+	if err == nil && it.keep {
+		s.Keep()
+	}
+	return s, err
 }
 
 // A shop has the chunks of one body, from the last to the first.

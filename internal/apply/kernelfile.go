@@ -28,6 +28,30 @@ func (f *kernelFile) ReadAt(p []byte, off int64) (int, error) {
 	return total, nil
 }
 
+// readCold asks for what is in the page cache first, so that it knows what is
+// not, and was only brought there by itself: others, who serve from the cache,
+// keep what they use. No reading ahead, which would be taken for others' use. Where the
+// file system does not tell, nothing is put out.
+func (f *kernelFile) readCold(p []byte, off int64) (int, error) {
+	if off == 0 {
+		_ = unix.Fadvise(f.fd, 0, 0, unix.FADV_RANDOM)
+	}
+	var warm int
+	err := uninterrupted(func() (err error) {
+		warm, err = unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+		return err
+	})
+	tells := err == nil || errors.Is(err, unix.EAGAIN)
+	if err != nil {
+		warm = 0
+	}
+	cold, err := f.ReadAt(p[warm:], off+int64(warm))
+	if cold > 0 && tells {
+		_ = unix.Fadvise(f.fd, off+int64(warm), int64(cold), unix.FADV_DONTNEED)
+	}
+	return warm + cold, err
+}
+
 // ended is read(2)'s result as io.Reader wants it.
 func ended(n, wanted int, err error) (int, error) {
 	switch {

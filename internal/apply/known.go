@@ -53,6 +53,13 @@ func (k *known) drop(ino uint64) {
 	}
 }
 
+// forget drops what is known of the file that is st.
+func (k *known) forget(st stat) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop(st.ino)
+}
+
 // get returns what is known of the file that is st now.
 func (k *known) get(st stat) (knownFile, bool) {
 	k.mu.Lock()

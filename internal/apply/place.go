@@ -51,10 +51,15 @@ func (g *group) place(s *Staged) (Outcome, error) {
 		}
 		return Updated, g.discardDir(s, p)
 	}
+	var kept *batch
+	if s.keep && st.ino != 0 {
+		kept = g.linkToTrash(parent, p)
+	}
 	err = g.lifted(p.Parent(), parent, func() error {
 		return t.tmp.rename(s.temp.name, parent, p.Base(), replacing)
 	})
 	if err != nil {
+		g.takeBack(kept)
 		return 0, err
 	}
 	g.used(s)
@@ -310,4 +315,31 @@ func (g *group) toTrash(d directory, name string, p events.Path) error {
 	defer b.close()
 	g.syncAll = true
 	return step("trash", p, b.rename(d, name, p.String()))
+}
+
+// linkToTrash gives what stands at p a second name, in a batch of its own in
+// the trash; nil if it cannot.
+func (g *group) linkToTrash(parent directory, p events.Path) *batch {
+	b, err := g.t.newBatch()
+	if err == nil {
+		defer b.close()
+		g.syncAll = true
+		err = b.put(p.String(), func(to directory, name string) error { return parent.link(p.Base(), to, name) })
+	}
+	if err != nil {
+		g.t.log.Debug("what is replaced is not kept in the trash", "path", quote(p), "err", err)
+		g.takeBack(b)
+		return nil
+	}
+	return b
+}
+
+// takeBack removes a batch of second names; nil is none.
+func (g *group) takeBack(b *batch) {
+	if b == nil {
+		return
+	}
+	if err := g.t.removeAll(g.t.trash, b.name); err != nil { // it expires
+		g.t.log.Debug("second name in the trash not removed", "err", err)
+	}
 }

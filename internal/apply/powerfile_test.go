@@ -22,6 +22,11 @@ func (f *powerFile) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+func (f *powerFile) readCold(b []byte, off int64) (n int, err error) {
+	err = f.p.do("pread", func() (err error) { n, err = f.f.readCold(b, off); return err })
+	return n, err
+}
+
 func (f *powerFile) Write(b []byte) (n int, err error) {
 	err = f.p.do("write", func() (err error) { n, err = f.f.Write(b); return err })
 	return n, err

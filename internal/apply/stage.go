@@ -24,6 +24,7 @@ type Staged struct {
 	payload []byte
 	list    events.ChunkList // of a body in chunks, which Commit cannot stage again
 	trail   events.Trail     // of that body; nil: not known
+	keep    bool             // what it replaces goes to the trash
 	skip    bool             // nothing is to be done, it was reported
 	right   bool             // the path was right when it was staged; seen says what it was
 	seen    stat
@@ -43,6 +44,10 @@ type temp struct {
 
 // Entry returns the entry as it was given to Stage.
 func (s *Staged) Entry() *events.Entry { return s.e }
+
+// Keep has Commit put what it replaces into the trash, if that is not a
+// directory, which goes there anyway. What cannot be kept is replaced all the same.
+func (s *Staged) Keep() { s.keep = true }
 
 // Discard removes what was staged, but for a body in chunks, which is kept for
 // the next try; it may be called any number of times, also

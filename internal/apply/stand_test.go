@@ -155,17 +155,19 @@ func (st *stand) checkNew(what string) {
 // checkForeign checks that nothing of someone else's is lost.
 func (st *stand) checkForeign(what string) {
 	st.t.Helper()
-	for path, content := range st.s.foreign {
-		found := false
-		must(st.t, filepath.WalkDir(st.top, func(p string, d os.DirEntry, err error) error {
-			if d.Name() == filepath.Base(path) {
-				raw, err := os.ReadFile(p)
-				found = found || err == nil && string(raw) == content
+	for _, files := range []map[string]string{st.s.foreign, st.s.kept} {
+		for path, content := range files {
+			found := false
+			must(st.t, filepath.WalkDir(st.top, func(p string, d os.DirEntry, err error) error {
+				if d.Name() == filepath.Base(path) {
+					raw, err := os.ReadFile(p)
+					found = found || err == nil && string(raw) == content
+				}
+				return err
+			}))
+			if !found {
+				st.t.Errorf("%s: foreign %q is lost", what, path)
 			}
-			return err
-		}))
-		if !found {
-			st.t.Errorf("%s: foreign %q is lost", what, path)
 		}
 	}
 }

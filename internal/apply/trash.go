@@ -18,7 +18,10 @@ import (
 const trashStamp = "20060102T150405Z"
 
 // A batch is one directory in the trash.
-type batch struct{ directory }
+type batch struct {
+	directory
+	name string
+}
 
 // newBatch makes a batch. The caller makes it durable with a syncFS after
 // renaming into it, and closes it.
@@ -38,18 +41,25 @@ func (t *Tree) newBatch() (*batch, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &batch{d}, nil
+		return &batch{d, name}, nil
 	}
 }
 
-// rename moves name of from to rel in the batch, and makes the directories
-// on the way. Nothing may stand at rel.
+// rename moves name of from to rel in the batch.
 func (b *batch) rename(from directory, name, rel string) error {
+	return b.put(rel, func(to directory, toName string) error {
+		return from.rename(name, to, toName, replacing)
+	})
+}
+
+// put calls name to give something the name rel in the batch, and makes the
+// directories on the way. Nothing may stand at rel.
+func (b *batch) put(rel string, name func(to directory, toName string) error) error {
 	at := b.directory
 	for {
 		segment, rest, more := strings.Cut(rel, "/")
 		if !more {
-			err := from.rename(name, at, segment, replacing)
+			err := name(at, segment)
 			if at != b.directory {
 				at.close()
 			}

@@ -40,7 +40,7 @@ type Options struct {
 // A Tree is a root directory that entries are applied to, held exclusively,
 // and its staging.
 //
-// Stage, Compare, Mark, Watermark and Denied may be called from many
+// Stage, Compare, Check, Mark, Watermark and Denied may be called from many
 // goroutines at once and during a Commit. Commit, RemoveForeign and
 // ExpireTrash wait for one another. Close must be the last call.
 type Tree struct {
@@ -74,9 +74,10 @@ type Tree struct {
 	batches  int                      // trash batches made
 	kept     map[events.Path]bool     // directories that keep was told of
 
-	parking *parking
-	parts   *parts
-	known   *known
+	parking   *parking
+	scrubbing *scrubbing
+	parts     *parts
+	known     *known
 
 	markMu sync.Mutex
 	marks  *slots // nil: read only
@@ -152,10 +153,11 @@ func openRoot(o Options, fsys fileSystem) (*Tree, string, error) {
 		opts: o, log: o.Log,
 		rights: processRights(), accounts: newAccounts(o.NumericIDs), clock: anyTime,
 		root: root, rootIno: st.ino, rootDev: st.dev,
-		owed:    map[events.Path]dirState{},
-		parking: &parking{},
-		parts:   &parts{names: map[string]bool{}},
-		known:   newKnown(),
+		owed:      map[events.Path]dirState{},
+		parking:   &parking{},
+		scrubbing: &scrubbing{},
+		parts:     &parts{names: map[string]bool{}},
+		known:     newKnown(),
 	}, path, nil
 }
 
@@ -172,6 +174,10 @@ func (t *Tree) hold(fsys fileSystem, path string) error {
 	t.parking = newParking(t.staging)
 	if err := t.parking.load(); err != nil {
 		t.log.Warn("list of refused entries is unreadable, it is begun anew", "err", err)
+	}
+	t.scrubbing = newScrubbing(t.staging)
+	if err := t.scrubbing.load(); err != nil {
+		t.log.Warn("record of the last scrub is unreadable, a new one is begun", "err", err)
 	}
 	t.prefix = newPrefix()
 	if err := t.removeTrial(); err != nil {
@@ -253,6 +259,7 @@ func (t *Tree) release() {
 	}
 	if t.parking.slots != nil {
 		t.parking.slots.close()
+		t.scrubbing.slots.close()
 	}
 	t.markMu.Lock()
 	if t.marks != nil {
