@@ -34,6 +34,7 @@ func TestRandomWork(t *testing.T) {
 	for range 120 {
 		w.create()
 	}
+	scrub := []string{"--scrub-interval", "100ms", "--scrub-rate", "1000000000"}
 	at := func(done, part int) bool { return done == ops*part/10 }
 	for i := range ops {
 		w.step()
@@ -43,14 +44,14 @@ func TestRandomWork(t *testing.T) {
 		case at(i, 2):
 			c.must(t, c.judge(nil, "b", "d"))
 		case at(i, 3):
-			c.must(t, c.node("c"))
+			c.must(t, c.node("c", scrub...))
 		case at(i, 4):
 			c.must(t, c.stop("c", syscall.SIGKILL))
 			c.must(t, c.stop("publisher", syscall.SIGKILL))
 		case at(i, 5):
 			// Half of so small a tree may well be gone; and the bucket is cleaned at once.
 			c.must(t, c.publisher("--confirm-delete", "--gc-grace", "1ms"))
-			c.must(t, c.node("c"))
+			c.must(t, c.node("c", scrub...))
 		case at(i, 6):
 			c.must(t, c.judge(nil))
 		case at(i, 7):
@@ -60,6 +61,13 @@ func TestRandomWork(t *testing.T) {
 		}
 	}
 	c.must(t, c.judge(nil))
+	// Nobody but the subscriber wrote on its node: the scrubs meanwhile found nothing.
+	c.must(t, c.awaitLog("c", `"msg":"scrubbed"`))
+	raw, err := os.ReadFile(c.path("c.log"))
+	c.must(t, err)
+	if n := bytes.Count(raw, []byte(`"drift: `)); n > 0 {
+		t.Errorf("%d paths of c were taken for drifted", n)
+	}
 	clean := func() error {
 		out, err := exec.Command("publisher", "gc", "--dry-run", "--nats", c.url).Output()
 		// Beside the names of what was just deleted an orphan is overlooked, for an hour.
@@ -72,7 +80,6 @@ func TestRandomWork(t *testing.T) {
 		}
 		return err
 	}
-	var err error
 	for range 3 { // a few sweeps, which do not hurry
 		if err = c.await("a clean bucket", clean); err == nil {
 			break

@@ -44,7 +44,9 @@ type Tree struct {
 	Protect           []string      `help:"Foreign paths that always stay, in .gitignore syntax; may be repeated." sep:"none" placeholder:"PATTERN"`
 	TrashKeep         time.Duration `help:"How long the trash is kept." default:"168h"`
 	ConfirmDelete     bool          `help:"Let the first reconcile remove most of what stands in the root."`
-	ReconcileInterval time.Duration `help:"Time between comparisons of the whole tree." default:"24h"`
+	ReconcileInterval time.Duration `help:"Time between comparisons of the whole tree, by size and time." default:"24h"`
+	ScrubInterval     time.Duration `help:"Time within which every byte of the tree is read and compared; 0 for never." default:"168h"`
+	ScrubRate         int64         `help:"How many bytes a second that reads at most." default:"16777216" placeholder:"BYTES"`
 	BWLimit           int64         `name:"bwlimit" help:"How many bytes a second a first sync, a repair and large files may fetch; 0 for no limit. It does not hold back what changes while the node follows." default:"0" placeholder:"BYTES"`
 }
 
@@ -82,10 +84,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := subscriber.Options{
 		Site: site, Node: c.Node, Root: c.Root, NumericIDs: c.NumericIDs, Specials: c.Specials,
 		TrashKeep: c.TrashKeep, ConfirmDelete: c.ConfirmDelete, Reconcile: c.ReconcileInterval,
+		Scrub: c.ScrubInterval, ScrubRate: c.ScrubRate,
 		Version: cli.Version(), Log: log, Progress: cli.Progress(stderr, "applying"),
 	}
 	if err := cli.CheckRoot(c.Root, "which directory is to be kept?"); err != nil {
 		return err
+	}
+	if c.ScrubInterval < 0 || c.ScrubRate <= 0 {
+		return errors.New("--scrub-interval must not be negative, and --scrub-rate not be 0: --scrub-interval 0 turns it off")
 	}
 	if c.Foreign == "keep" {
 		o.Foreign = apply.KeepForeign

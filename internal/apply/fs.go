@@ -86,7 +86,7 @@ type file interface {
 	chtimes(mtime events.Time) error
 	allocate(off, n int64) error // takes the room of n bytes from off on; the file is that long then, or longer
 	truncate(size int64) error
-	free() (int64, error) // bytes that its file system has room for, what is reserved included
+	free() (int64, error)                       // bytes that its file system has room for, what is reserved included
 	copyFrom(src file, from, to, n int64) error // n bytes at from in src to to in this one; EIO if src is shorter
 	sync() error                                // bytes and attributes
 	datasync() error                            // bytes

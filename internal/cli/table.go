@@ -32,6 +32,7 @@ func (r *StatusReport) print(w io.Writer) error {
 			s.Seq, s.HeldAll, s.ParkAll, size(s.FreeSize), s.Version, s.LastPath)
 		printCauses(table, "held", s.Held, s.HeldAll)
 		printCauses(table, "parked", s.Parked, s.ParkAll)
+		printCauses(table, "drifted and mended", s.Drift, s.DriftAll)
 		if s.Halted != "" {
 			fmt.Fprintf(table, "  halted: %s\n", s.Halted)
 		}

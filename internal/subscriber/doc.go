@@ -22,6 +22,10 @@
 // it is current for all others while they arrive. After a crash it compares
 // again, without reading the files, rather than have all of that delivered.
 //
+// Beside all that the tree is read, slowly, and compared with the snapshot: a
+// scrub. What it doubts takes the way of an entry that was held, so that only
+// what is wrong is mended, and nothing that is newer is undone.
+//
 // # Invariants
 //
 //   - One goroutine commits, in stream order. Staging alone is parallel.

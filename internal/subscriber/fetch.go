@@ -108,7 +108,7 @@ func (j *fetchJob) run(ctx context.Context, s *subscriber) {
 	bySeq := make(map[uint64]*item, len(j.holds))
 	seqs := make([]uint64, len(j.holds))
 	for i, x := range j.holds {
-		it := &item{delivery: x.delivery, entry: x.entry, err: errSuperseded}
+		it := &item{delivery: x.delivery, entry: x.entry, doubt: x.doubt, err: errSuperseded}
 		seqs[i], bySeq[x.delivery.Seq] = x.delivery.Seq, it
 		j.items = append(j.items, it)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type follower struct {
 	base     uint64    // last, after a reconcile
 	holdings holdings
 	fetches  *fetches
+	had      uint64    // what is at or before it and differs has drifted: it was applied once
 	retryAt  time.Time // when what is held is tried next; zero: nothing is
 	told     time.Time // when the broker heard last that what is held is at work
 }
@@ -75,7 +77,7 @@ func (f *follower) run(ctx context.Context) error {
 			case body != nil:
 				err = f.arrive(ctx, body)
 			case len(group) > 0:
-				err = f.deliver(ctx, group)
+				err = f.take(ctx, group)
 				f.pipeline.release(group)
 				group = nil
 			}
@@ -145,6 +147,49 @@ func (f *follower) arrive(ctx context.Context, bodies *fetchJob) error {
 	}
 	return err
 }
+
+// take applies a group that the consumer delivered, and looks at what the
+// scrub doubts.
+func (f *follower) take(ctx context.Context, group []*item) error {
+	delivered, doubted := make([]*item, 0, len(group)), []*item(nil)
+	for _, it := range group {
+		if it.doubt != nil {
+			doubted = append(doubted, it)
+		} else {
+			delivered = append(delivered, it)
+		}
+	}
+	if len(delivered) > 0 {
+		if err := f.deliver(ctx, delivered); err != nil {
+			return err
+		}
+	}
+	return f.recheck(ctx, doubted)
+}
+
+// recheck holds the entries of doubted paths and tries them at once: what is
+// found right is let go, what is wrong is mended. One that is on its way, or
+// held, was not applied yet, and that of a path that was changed since is not in the stream
+// any more.
+func (f *follower) recheck(ctx context.Context, doubted []*item) error {
+	var due []*hold
+	for _, it := range doubted {
+		if it.delivery.Seq > f.last || f.holdings.Holds(it.delivery.Seq) {
+			it.doubt.settled.Store(true)
+			continue
+		}
+		x := f.holdings.Add(it.delivery, it.entry, errDoubted)
+		x.doubt = it.doubt
+		if !f.holdings.Blocks(it.delivery.Seq, &it.entry) {
+			due = append(due, x)
+		}
+	}
+	_, err := f.try(ctx, due)
+	return err
+}
+
+// errDoubted holds a path that was found to differ from what was applied.
+var errDoubted = errors.New("it has changed on this node, and is looked at again")
 
 // deliver applies a group that the consumer delivered.
 func (f *follower) deliver(ctx context.Context, group []*item) error {
@@ -262,6 +307,9 @@ func (f *follower) commit(ctx context.Context, items []*item) (done []*item, err
 	staged := make([]*apply.Staged, len(items))
 	for i, it := range items {
 		staged[i] = it.staged
+		if it.doubt != nil && it.doubt.item == apply.Decayed {
+			it.staged.Keep()
+		}
 	}
 	results, err := f.tree.Commit(ctx, staged)
 	if err != nil {
@@ -298,7 +346,10 @@ var errSealed = errors.New("the stream was sealed")
 
 // hold keeps an entry for another try.
 func (f *follower) hold(it *item, cause error) {
-	f.holdings.Add(it.delivery, it.entry, cause)
+	if it.doubt != nil {
+		cause = fmt.Errorf("it has changed on this node (%s), and is not mended: %w", it.doubt.item, cause)
+	}
+	f.holdings.Add(it.delivery, it.entry, cause).doubt = it.doubt
 	f.status.held(it.entry.Path, cause)
 }
 
@@ -306,6 +357,11 @@ func (f *follower) hold(it *item, cause error) {
 func (s *subscriber) applied(it *item, r apply.Result) {
 	path := it.entry.Path.String()
 	s.status.applied(it.entry.Path)
+	if it.doubt != nil && r.Outcome != apply.Unchanged && r.Outcome != apply.Skipped {
+		s.status.drifted(it.entry.Path, it.doubt.item)
+		s.Log.Warn("drift: the path had changed on this node, and is mended", "path", strconv.Quote(path),
+			"difference", it.doubt.item, "seq", it.delivery.Seq)
+	}
 	if err := s.tree.Unpark(it.entry.Path); err != nil {
 		s.Log.Warn("list of refused entries not updated", "path", strconv.Quote(path), "err", err)
 	}

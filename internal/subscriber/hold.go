@@ -17,8 +17,9 @@ type hold struct {
 	delivery stream.Delivery // without its payload
 	entry    events.Entry
 	cause    string
-	fetching bool // its body is on its way, or waits for its turn
-	gone     bool // it is not held any more
+	doubt    *doubt // the path was found to differ; nil: it was not
+	fetching bool   // its body is on its way, or waits for its turn
+	gone     bool   // it is not held any more
 }
 
 // blocks reports whether x must be applied before e, of the message seq, can
@@ -49,7 +50,7 @@ const (
 
 // Add holds an entry for cause; errFetching says that its body is to be
 // fetched. One that is held already gets the new cause.
-func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) {
+func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) *hold {
 	i, found := h.find(d.Seq)
 	if !found {
 		d.Payload = nil
@@ -61,6 +62,7 @@ func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) {
 	if errors.Is(cause, errFetching) {
 		h.Fetch(x)
 	}
+	return x
 }
 
 // Fetch has the body of x fetched, after those that it was called with before.
@@ -95,6 +97,9 @@ func (h *holdings) index(x *hold) {
 // forget undoes index, and says that x is gone.
 func (h *holdings) forget(x *hold) {
 	x.gone = true
+	if x.doubt != nil {
+		x.doubt.settled.Store(true)
+	}
 	for _, p := range x.paths() {
 		if h.at[p] = slices.DeleteFunc(h.at[p], func(y *hold) bool { return x == y }); len(h.at[p]) == 0 {
 			delete(h.at, p)

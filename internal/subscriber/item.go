@@ -8,11 +8,12 @@ import (
 	"treecast/internal/stream"
 )
 
-// An item is one delivery on its way to the tree.
+// An item is one delivery on its way to the tree, or what a scrub doubts.
 type item struct {
 	delivery stream.Delivery
 	again    bool          // delivered before: nothing to stage
 	large    bool          // its body is in chunks: staged by fetches
+	doubt    *doubt        // the path was found to differ; nil: it was not
 	ready    chan struct{} // closed when the rest is set
 
 	entry   events.Entry

@@ -25,6 +25,7 @@ type survey struct {
 	live    int                           // of want, without them
 	seqs    []uint64                      // of the entries to apply, ascending
 	large   map[uint64]*events.Entry      // those of them whose body is in chunks
+	items   map[uint64]string             // how the entries differ, itemized
 	foreign []events.Path
 	kept    []events.Path // what stays though the stream lacks it
 	sealed  bool          // the stream tells what is foreign
@@ -35,7 +36,9 @@ type survey struct {
 // told of each difference. What could not be looked at does not hinder the
 // rest.
 func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Difference)) (*survey, error) {
-	v := &survey{want: make(map[events.Path]*events.Entry), large: make(map[uint64]*events.Entry)}
+	v := &survey{
+		want: make(map[events.Path]*events.Entry), large: make(map[uint64]*events.Entry), items: make(map[uint64]string),
+	}
 	seqOf := make(map[events.Path]uint64)
 	differs := func(e *events.Entry) {
 		seq := seqOf[e.Path]
@@ -77,6 +80,7 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 		switch {
 		case d.Want != nil:
 			differs(d.Want)
+			v.items[seqOf[d.Path]] = d.Itemized
 		case s.Foreign == apply.KeepForeign, s.protected(d.Path):
 			v.kept = append(v.kept, d.Path)
 			return nil
@@ -225,7 +229,8 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	small := make([]uint64, 0, len(v.seqs))
 	for _, seq := range v.seqs {
 		if e := v.large[seq]; e != nil {
-			f.holdings.Add(stream.Delivery{Seq: seq, Arrived: time.Now(), Subject: f.Site.Subject(e.Path)}, *e, errFetching)
+			x := f.holdings.Add(stream.Delivery{Seq: seq, Arrived: time.Now(), Subject: f.Site.Subject(e.Path)}, *e, errFetching)
+			x.doubt = f.drift(v, seq)
 		} else {
 			small = append(small, seq)
 		}
@@ -235,7 +240,7 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	g.Go(func() error {
 		defer p.finish()
 		return f.conn.Fetch(ctx, f.Site, small, func(d stream.Delivery) error {
-			return p.put(ctx, &item{delivery: d})
+			return p.put(ctx, &item{delivery: d, doubt: f.drift(v, d.Seq)})
 		})
 	})
 	for range stageWorkers {
@@ -267,6 +272,15 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	p.drain(group)
 	f.last = f.holdings.Cut(f.last, mostFailed)
 	return err
+}
+
+// drift returns the doubt of an entry that differs though it was applied once;
+// nil if it was not.
+func (f *follower) drift(v *survey, seq uint64) *doubt {
+	if item := v.items[seq]; item != "" && seq <= f.had {
+		return &doubt{item: item}
+	}
+	return nil
 }
 
 // mostFailed bounds what a reconcile holds because it failed: as much as a

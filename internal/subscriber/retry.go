@@ -86,7 +86,7 @@ func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
 		}
 	}()
 	err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
-		it := &item{delivery: d, ready: make(chan struct{})}
+		it := &item{delivery: d, doubt: bySeq[d.Seq].doubt, ready: make(chan struct{})}
 		it.stage(ctx, f.Site, f.tree)
 		it.delivery = bySeq[d.Seq].delivery // the one that can be acked
 		it.delivery.Payload = d.Payload

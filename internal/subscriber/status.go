@@ -33,6 +33,9 @@ type Status struct {
 	HeldAll  int            `json:"held_count,omitempty"`
 	Parked   []stream.Cause `json:"parked,omitempty"`
 	ParkAll  int            `json:"parked_count,omitempty"`
+	Drift    []stream.Cause `json:"drifted,omitempty"`       // the last of them, the reason as rsync -i has it
+	DriftAll int            `json:"drifted_count,omitempty"` // paths that had changed here and were mended, in this run
+	Scrubbed time.Time      `json:"scrubbed,omitzero"`       // when all of the tree had been read last
 	Halted   string         `json:"halted,omitempty"`
 	FreeSize int64          `json:"free_bytes"`
 }
@@ -59,7 +62,7 @@ type status struct {
 func newStatus(o *Options, tree *apply.Tree) *status {
 	s := &status{
 		site: o.Site, node: o.Node, root: o.Root, log: o.Log, tree: tree, changed: make(chan struct{}, 1),
-		now:    Status{Instance: rand.Text(), Version: o.Version},
+		now:    Status{Instance: rand.Text(), Version: o.Version, Scrubbed: tree.Scrub().Done},
 		causes: make(map[events.Path]string),
 	}
 	s.signal()
@@ -90,6 +93,24 @@ func (s *status) applied(path events.Path) {
 	s.now.LastPath = strconv.Quote(path.String())
 	delete(s.causes, path)
 	s.mu.Unlock()
+}
+
+// drifted notes that path had changed on this node, and is mended.
+func (s *status) drifted(path events.Path, item string) {
+	s.mu.Lock()
+	s.now.DriftAll++
+	s.now.Drift = append(s.now.Drift, stream.Cause{Path: strconv.Quote(path.String()), Reason: item})
+	s.now.Drift = s.now.Drift[max(0, len(s.now.Drift)-statusCauses):]
+	s.mu.Unlock()
+	s.signal()
+}
+
+// scrubbed notes when a scrub ended.
+func (s *status) scrubbed(at time.Time) {
+	s.mu.Lock()
+	s.now.Scrubbed = at
+	s.mu.Unlock()
+	s.signal()
 }
 
 // held notes why path waits, and logs it once per cause.

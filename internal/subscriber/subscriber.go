@@ -38,6 +38,8 @@ type Options struct {
 	TrashKeep     time.Duration
 	ConfirmDelete bool          // the first reconcile may remove most of the tree
 	Reconcile     time.Duration // between reconciles of a running node; 24 hours
+	Scrub         time.Duration // within which a node reads all of its tree; 0: never
+	ScrubRate     int64         // bytes of it a second; 0: 16 MiB
 	Version       string
 	Log           *slog.Logger
 	Transfers     *transfer.Log // has a line for each change; nil: nobody wants them
@@ -49,6 +51,7 @@ type Options struct {
 
 const (
 	defaultReconcile = 24 * time.Hour
+	defaultScrubRate = 16 << 20
 	// tombstoneLife is how long a deletion is to be read in a stream that does
 	// not say it. A node that was away longer compares the whole tree.
 	tombstoneLife = 30 * 24 * time.Hour
@@ -108,6 +111,7 @@ func open(conn *stream.Conn, o Options, openTree func(apply.Options) (*apply.Tre
 	if o.Reconcile <= 0 {
 		o.Reconcile = defaultReconcile
 	}
+	o.ScrubRate = cmp.Or(o.ScrubRate, defaultScrubRate)
 	codec, err := events.NewCodec(runtime.GOMAXPROCS(0))
 	if err != nil {
 		return nil, err
@@ -235,8 +239,11 @@ func (s *subscriber) session(ctx context.Context) error {
 	}
 	f := newFollower(s, mark)
 	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
-		// What we applied ourselves need not be read again.
-		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != "" || s.needed == whole); err != nil {
+		// What we applied ourselves is read by the scrub, which has time.
+		if why == "" {
+			f.had = mark.Seq
+		}
+		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != ""); err != nil {
 			return err
 		}
 		s.needed, s.reconciled = notNeeded, time.Now()
@@ -261,6 +268,7 @@ func (s *subscriber) session(ctx context.Context) error {
 	g.Go(func() error {
 		return consumer.Run(gctx, pullMessages, pullBytes, func(d stream.Delivery) { f.put(gctx, d) })
 	})
+	g.Go(func() error { return f.scrub(gctx) })
 	g.Go(func() error { return s.watchStream(gctx, reconnects) })
 	err = g.Wait()
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {

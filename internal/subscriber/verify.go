@@ -41,7 +41,7 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	if err != nil {
 		return v, err
 	}
-	mark, _ := s.tree.Watermark()
+	mark, ok := s.tree.Watermark()
 	v = Verdict{
 		Paths: found.live, Differences: len(found.seqs) + len(found.foreign), Protected: len(found.kept),
 		LastSeq: found.info.LastSeq, Seq: mark.Seq, Unsealed: !found.sealed,
@@ -50,6 +50,9 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 		return v, found.blind
 	}
 	f := newFollower(s, mark)
+	if ok && moved(mark, found.info, found.lease, 0) == "" {
+		f.had = mark.Seq
+	}
 	if err = f.reconcile(ctx, "an operator asked for it", checksum); err == nil {
 		err = f.finish(ctx)
 	}
