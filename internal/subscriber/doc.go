@@ -29,7 +29,8 @@
 // # Invariants
 //
 //   - One goroutine commits, in stream order. Staging alone is parallel.
-//   - The watermark is below every held entry: after a crash they come again.
+//   - The watermark is below every held entry: after a crash they come again,
+//     acked or not. The broker's acks are only how it knows what may come next.
 //   - An entry whose kin is held waits behind it, for only order makes a path
 //     and its ancestors agree.
 //   - One subscriber a name: a second one waits until the broker sees no other

@@ -197,8 +197,8 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	var acks []stream.Delivery
 	for _, it := range group {
 		d := &it.delivery
-		if d.Seq <= f.last { // its ack was lost, or it is held
-			if !f.holdings.Holds(d.Seq) {
+		if d.Seq <= f.last { // its ack was lost, or it is held and not acked
+			if !f.holdings.Unacked(d.Seq) {
 				acks = append(acks, *d)
 			}
 			continue
@@ -242,7 +242,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 			return n, err
 		}
 	}
-	acks = append(acks, settled...)
+	acks = slices.Concat(acks, settled, f.holdings.LetGo(mostUnacked))
 	for i := range acks {
 		if err := acks[i].Ack(); err != nil { // then it comes again
 			f.Log.Debug("ack not sent", "seq", acks[i].Seq, "err", err)
@@ -254,6 +254,10 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 	}
 	return n, nil
 }
+
+// mostUnacked is how many held entries the broker is to know of: a quarter of
+// what it lets be on its way.
+const mostUnacked = 1024
 
 // settle commits what of a group can be, parks what is refused for good, and
 // holds the rest. It returns the items that the tree now has, durably, and the

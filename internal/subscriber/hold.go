@@ -11,8 +11,9 @@ import (
 )
 
 // A hold is an entry that could not be applied for now. Its message is not
-// acked and not kept: it is fetched again for the next try. One that a
-// reconcile holds was not delivered: to ack it does nothing.
+// kept: it is fetched again for the next try. It is not acked either, unless
+// there are many. One that a reconcile holds was not delivered: to ack it does
+// nothing.
 type hold struct {
 	delivery stream.Delivery // without its payload
 	entry    events.Entry
@@ -20,6 +21,7 @@ type hold struct {
 	doubt    *doubt // the path was found to differ; nil: it was not
 	fetching bool   // its body is on its way, or waits for its turn
 	gone     bool   // it is not held any more
+	acked    bool   // the broker does not wait for it any more
 }
 
 // blocks reports whether x must be applied before e, of the message seq, can
@@ -38,6 +40,8 @@ type holdings struct {
 	bodies   []*hold // whose turn to be fetched is to come, or that are gone
 	freed    []*hold // gone, and what waited behind them was not looked for yet
 	attempts int     // tries without any success
+	tried    uint64  // the last message of those that were tried last
+	unacked  int     // how many of the list are
 
 	at    map[events.Path][]*hold // those of a path, or renamed from it
 	below map[events.Path]int     // how many are of, or from, a path under it
@@ -56,6 +60,7 @@ func (h *holdings) Add(d stream.Delivery, e events.Entry, cause error) *hold {
 		d.Payload = nil
 		h.list = slices.Insert(h.list, i, &hold{delivery: d, entry: e})
 		h.index(h.list[i])
+		h.unacked++
 	}
 	x := h.list[i]
 	x.cause = cause.Error()
@@ -99,6 +104,9 @@ func (h *holdings) forget(x *hold) {
 	x.gone = true
 	if x.doubt != nil {
 		x.doubt.settled.Store(true)
+	}
+	if !x.acked {
+		h.unacked--
 	}
 	for _, p := range x.paths() {
 		if h.at[p] = slices.DeleteFunc(h.at[p], func(y *hold) bool { return x == y }); len(h.at[p]) == 0 {
@@ -165,6 +173,33 @@ func (h *holdings) Holds(seq uint64) bool {
 	return found
 }
 
+// Unacked reports whether the message seq is held and not acked.
+func (h *holdings) Unacked(seq uint64) bool {
+	i, found := h.find(seq)
+	return found && !h.list[i].acked
+}
+
+// LetGo returns the deliveries of all that is held, to be acked, if more than
+// n of them are not: a consumer delivers nothing new while it has too many on
+// their way. They are held all the same. It is the watermark, which is below them, that
+// brings them back after a crash: the consumer is reset to it, acked or not.
+func (h *holdings) LetGo(n int) (acks []stream.Delivery) {
+	if h.unacked <= n {
+		return nil
+	}
+	for _, x := range slices.Backward(h.list) { // the newest are the ones
+		if h.unacked == 0 {
+			break
+		}
+		if !x.acked {
+			x.acked = true
+			h.unacked--
+			acks = append(acks, x.delivery)
+		}
+	}
+	return acks
+}
+
 // Before returns the last sequence that is below every held one, at most last.
 func (h *holdings) Before(last uint64) uint64 {
 	if len(h.list) > 0 {
@@ -173,12 +208,22 @@ func (h *holdings) Before(last uint64) uint64 {
 	return last
 }
 
-// Due returns what a try may help, in stream order: what is being fetched, or
-// waits behind another, is not among it.
-func (h *holdings) Due() (due []*hold) {
-	for _, x := range h.list {
+// Due returns what a try may help: what is being fetched, or waits behind
+// another, is not among it, so that the order does not matter. They are n at
+// most, the next ones after those of the last call.
+func (h *holdings) Due(n int) (due []*hold) {
+	next, found := h.find(h.tried)
+	if found {
+		next++
+	}
+	for i := range h.list {
+		x := h.list[(next+i)%len(h.list)]
+		if len(due) == n {
+			break
+		}
 		if !x.fetching && !h.Blocks(x.delivery.Seq, &x.entry) {
 			due = append(due, x)
+			h.tried = x.delivery.Seq
 		}
 	}
 	return due
@@ -192,9 +237,12 @@ func (h *holdings) Freed() (due []*hold) {
 	if len(freed) == 0 {
 		return nil
 	}
+	before := holdings{list: freed}
+	for _, x := range freed {
+		before.index(x)
+	}
 	for _, x := range h.list {
-		waited := func(y *hold) bool { return y.blocks(x.delivery.Seq, &x.entry) }
-		if !x.fetching && slices.ContainsFunc(freed, waited) && !h.Blocks(x.delivery.Seq, &x.entry) {
+		if !x.fetching && before.Blocks(x.delivery.Seq, &x.entry) && !h.Blocks(x.delivery.Seq, &x.entry) {
 			due = append(due, x)
 		}
 	}

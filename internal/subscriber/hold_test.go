@@ -115,14 +115,14 @@ func TestDueIsWhatATryMayHelp(t *testing.T) {
 			t.Errorf("due: %v, want %v", seqs, want)
 		}
 	}
-	due(h.Due(), 7)
+	due(h.Due(9), 7)
 	due(h.Freed())
 	h.Release(3)
 	due(h.Freed(), 5) // old has old/large in it
 	due(h.Freed())
 	h.Release(5)
 	due(h.Freed(), 6)
-	due(h.Due(), 6, 7)
+	due(h.Due(9), 6, 7)
 	h.Supersede(9, from.Path)
 	h.Supersede(9, entry(t, "old", events.File).Path)
 	h.Supersede(9, entry(t, "full", events.File).Path)
@@ -150,5 +150,60 @@ func TestCutLeavesTheRestToTheConsumer(t *testing.T) {
 	}
 	if !h.bodies[4].gone || h.bodies[1].gone || len(h.at) != 4 {
 		t.Errorf("not forgotten: %+v", h)
+	}
+}
+
+// TestManyAreLetGo: the broker waits for few of those that are held; all of them are
+// held, and the watermark stays below.
+func TestManyAreLetGo(t *testing.T) {
+	var h holdings
+	add := func(seq uint64) {
+		h.Add(stream.Delivery{Seq: seq}, entry(t, fmt.Sprint("p", seq), events.File), errors.New("no space"))
+	}
+	for seq := uint64(1); seq <= 4; seq++ {
+		add(seq)
+	}
+	if acks := h.LetGo(4); acks != nil || !h.Unacked(1) {
+		t.Errorf("few: %+v", acks)
+	}
+	add(5)
+	add(5) // with another cause
+	h.Release(2)
+	add(6)
+	acks := h.LetGo(4)
+	if len(acks) != 5 || acks[4].Seq != 1 || h.Unacked(1) || !h.Holds(1) || h.Before(9) != 0 || h.unacked != 0 {
+		t.Errorf("many: %+v, %+v", acks, h)
+	}
+	add(8)
+	if !h.Unacked(8) || h.Unacked(2) || h.unacked != 1 || h.LetGo(1) != nil {
+		t.Errorf("one more: %+v", h)
+	}
+	h.Release(1)
+	h.Release(8)
+	if h.unacked != 0 || len(h.list) != 4 {
+		t.Errorf("released: %+v", h)
+	}
+}
+
+// TestEachGetsItsTry: where many are held each try takes the next ones.
+func TestEachGetsItsTry(t *testing.T) {
+	var h holdings
+	for seq := uint64(1); seq <= 5; seq++ {
+		h.Add(stream.Delivery{Seq: seq}, entry(t, fmt.Sprint("p", seq), events.File), errors.New("no space"))
+	}
+	var tried []uint64
+	for i := range 4 {
+		for _, x := range h.Due(2) {
+			tried = append(tried, x.delivery.Seq)
+		}
+		if i == 1 {
+			h.Release(4) // the last one that was tried
+		}
+	}
+	if want := []uint64{1, 2, 3, 4, 5, 1, 2, 3}; !slices.Equal(tried, want) {
+		t.Errorf("tried %v, want %v", tried, want)
+	}
+	if n := len(h.Due(100)); n != 4 {
+		t.Errorf("of 4 %d are due", n)
 	}
 }

@@ -283,6 +283,6 @@ func (f *follower) drift(v *survey, seq uint64) *doubt {
 	return nil
 }
 
-// mostFailed bounds what a reconcile holds because it failed: as much as a
-// consumer has on its way at most, to which the rest is left.
+// mostFailed bounds what a reconcile holds because it failed; the rest is left
+// to the consumer.
 const mostFailed = 4096

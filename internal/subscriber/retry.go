@@ -18,12 +18,15 @@ func (f *follower) retry(ctx context.Context) error {
 	if time.Since(f.told) > holdProgress {
 		f.told = time.Now()
 		for _, x := range f.holdings.list {
+			if x.acked {
+				continue
+			}
 			if err := x.delivery.InProgress(); err != nil { // then it comes again, and is held already
 				f.Log.Debug("in-progress not sent", "seq", x.delivery.Seq, "err", err)
 			}
 		}
 	}
-	due := f.holdings.Due()
+	due := f.holdings.Due(triedAtOnce)
 	if len(due) == 0 {
 		return nil
 	}
@@ -67,8 +70,10 @@ func (f *follower) try(ctx context.Context, due []*hold) (applied int, err error
 	return applied, nil
 }
 
-// heldAtOnce bounds what a try fetches and stages.
-const heldAtOnce = 64
+const (
+	triedAtOnce = 1024 // of what is held, before others have their turn
+	heldAtOnce  = 64   // of these, fetched and staged
+)
 
 // tryPart fetches the messages of held entries and applies them. What the
 // stream no longer has was superseded: the newer entry comes, or came.
