@@ -236,6 +236,11 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 		return nil // a newer state of it is under way
 	}
 	delete(s.uploads.jobs, path)
+	if now, err := s.src.Lstat(path); j.err == nil && (err != nil || !now.Same(j.meta)) {
+		// What it is since, or that it is gone, may be published already.
+		s.dirty.Again(source.Hint{Path: path})
+		return nil
+	}
 	out := outgoing{change: j.change, entry: j.meta.Entry, err: j.err}
 	out.change.task.since = j.since
 	switch {

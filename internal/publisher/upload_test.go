@@ -104,3 +104,32 @@ func TestAnUploadThatIsSupersededStirs(t *testing.T) {
 		t.Fatal("they are pinned for ever")
 	}
 }
+
+// What a path was when its upload ended is not published after what it became
+// since, which a round may have published without an upload.
+func TestAnUploadThatIsLatePublishesNothing(t *testing.T) {
+	for what, become := range map[string]func(path string) error{
+		"gone":  os.Remove,
+		"small": func(path string) error { return os.WriteFile(path, []byte("small"), 0o644) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newTestSession(t)
+			m := largeFile(t, s, "file")
+			j := &upload{change: change{meta: m}}
+			uploadFile(t, s, j)
+			s.uploads.jobs[m.Entry.Path] = j
+			if err := become(filepath.Join(s.Root, "file")); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.uploaded(t.Context(), j); err != nil {
+				t.Fatal(err)
+			}
+			if s.index.Get(m.Entry.Path) != nil {
+				t.Error("a state that is over was published")
+			}
+			if s.dirty.Len() != 1 {
+				t.Error("nobody looks at the path again")
+			}
+		})
+	}
+}
