@@ -115,7 +115,7 @@ func (c *comparison) visit(p events.Path, st stat) error {
 
 func (c *comparison) compare(p events.Path, st stat, e *events.Entry) error {
 	switch {
-	case e == nil && len(c.wanted) > 0 && c.wanted[0].Within(p):
+	case e == nil && c.wantedIn(p):
 		return nil // a directory without an entry, but with one in it
 	case e == nil && p.IsRoot():
 		return nil
@@ -136,6 +136,20 @@ func (c *comparison) compare(p events.Path, st stat, e *events.Entry) error {
 		return nil
 	}
 	return c.report(Difference{p, e, item})
+}
+
+// wantedIn reports whether something is to be in p, which comes before what is
+// still to come.
+func (c *comparison) wantedIn(p events.Path) bool {
+	for _, q := range c.wanted {
+		if !q.Within(p) {
+			return false
+		}
+		if c.entries[q].Kind != events.Tombstone {
+			return true
+		}
+	}
+	return false
 }
 
 // descend visits what is in the directory at p. It opens the directory from

@@ -113,6 +113,18 @@ func TestCompare(t *testing.T) {
 	b.differences(want, true) // z/new has no entry, but one in it
 }
 
+// A directory of which only deletions are known is no less foreign: the stream
+// may have lost its entry, and with that the source's word that it is gone.
+func TestTombstonesKeepNoDirectory(t *testing.T) {
+	b := newBench(t)
+	b.apply(dir("d"), reg("d/f", "f"), dir("d/e"), dir("x"), dir("x/y"), dir("."))
+	want := map[events.Path]*events.Entry{{}: dir(".").entry()}
+	for _, it := range []item{gone("d/f"), gone("d/e/g"), gone("x/a"), dir("x/y")} {
+		want[parse(it.path)] = it.entry()
+	}
+	b.differences(want, false, "*deleting d", "*deleting d/e", "*deleting d/f")
+}
+
 func mtimeOf(it item) time.Time { return time.Unix(it.mtime.Sec, int64(it.mtime.Nsec)) }
 
 func TestCompareStopsAsAsked(t *testing.T) {
