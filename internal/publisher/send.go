@@ -105,11 +105,16 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 
 // seal publishes the root's entry, which says whether the stream is whole: it
 // comes last, when it is known what was stored. planned says that it is due;
-// otherwise it is sent only if it would say something new.
+// otherwise it is sent only if it would say something new. After its first scan
+// each reign says it anew, whatever the last one said: the stream may have lost
+// what came after that, and nodes that are ahead of it wait for this word.
 func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	version := s.report.Version()
 	if !planned && (!s.scanned || version == s.sealed) {
 		return nil
+	}
+	if err := s.sameStream(ctx); err != nil {
+		return err
 	}
 	m, err := s.src.Lstat(events.Path{})
 	if err != nil {
@@ -121,10 +126,10 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	r := s.index.Get(e.Path)
 	e.Whole = r != nil && r.whole && !r.uncertain
 	if s.scanned {
-		e.Whole = s.report.Whole(s.index, e.Whole)
+		e.Whole = s.report.Whole(s.index, e.Whole && s.vouched)
 	}
 	s.sealed = version
-	if s.index.Same(r, &e) {
+	if s.index.Same(r, &e) && (s.vouched || !s.scanned) {
 		return nil
 	}
 	message, err := s.message(&e, nil)
@@ -132,7 +137,10 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 		s.report.Failed("publish", e.Path.String(), err, below)
 		return nil
 	}
-	return s.send(ctx, []stream.Message{*message}, n, func(int) (*events.Entry, task) { return &e, task{} })
+	refused := n.refused
+	err = s.send(ctx, []stream.Message{*message}, n, func(int) (*events.Entry, task) { return &e, task{} })
+	s.vouched = s.vouched || s.scanned && err == nil && n.refused == refused
+	return err
 }
 
 // prepare reads and compresses a block's files, in parallel.

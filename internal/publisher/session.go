@@ -30,6 +30,7 @@ type session struct {
 	refused    time.Time // when a refused publish was logged; zero: none is
 	scanned    bool      // the whole tree was looked at in this session
 	sealed     int       // version of the report that the root's entry tells of
+	vouched    bool      // the root's entry is of this session, after it scanned
 	told       int       // version of the report whose counts were logged
 	unsent     map[events.Path]shape
 	uploads    *uploads

@@ -237,6 +237,15 @@ func (s *subscriber) session(ctx context.Context) error {
 	if mark.Lacking && s.needed == notNeeded {
 		s.needed = unmended
 	}
+	if why := wentBack(mark, info, lease, newer); why != "" {
+		vouched, err := s.vouched(ctx, mark)
+		if err != nil {
+			return err
+		}
+		if !vouched {
+			return fmt.Errorf("%s; the tree stays as it is until a publisher has compared the stream with the source", why)
+		}
+	}
 	f := newFollower(s, mark)
 	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
 		// What we applied ourselves is read by the scrub, which has time.
@@ -306,9 +315,18 @@ func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, le
 // moved says why the stream is not the one that the watermark is of; "" if it
 // is.
 func moved(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
+	if !mark.Stream.Equal(info.Created) {
+		return "the stream is another one"
+	}
+	return wentBack(mark, info, lease, newer)
+}
+
+// wentBack says how the stream that the watermark is of lost what the node knew;
+// "" if it did not, or is another one.
+func wentBack(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
 	switch {
 	case !mark.Stream.Equal(info.Created):
-		return "the stream is another one"
+		return ""
 	case mark.Seq > info.LastSeq:
 		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
 	case lease <= mark.Seq && lease > mark.Epoch:
@@ -328,6 +346,15 @@ func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, 
 	}
 	newer, err = s.conn.FirstAfter(ctx, s.Site, mark.Last)
 	return lease, newer, err
+}
+
+// vouched reports whether a stream that went back can be believed again: its
+// root's entry came after all that the node knew, and so from a publisher that
+// has scanned the source since. Until then the stream says what was true once: it
+// lacks files that are here and at the source, and has their tombstones.
+func (s *subscriber) vouched(ctx context.Context, mark apply.Watermark) (bool, error) {
+	root, err := s.conn.Entry(ctx, s.Site, events.Path{})
+	return root != nil && root.Time.After(mark.Last), err
 }
 
 // watchStream looks at the stream after each reconnect.
