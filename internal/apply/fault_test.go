@@ -16,6 +16,8 @@ type story struct {
 	kept    map[string]string // files of before that are in the tree or in the trash
 	groups  [][]item
 	change  func(*Options)
+	do      func(*stand) error  // after the groups; may be done again
+	done    func(*stand) string // how that is lacking, "" if it is not
 }
 
 func stories() []story {
@@ -47,6 +49,35 @@ func stories() []story {
 		{name: "decayed file is kept", before: []item{reg("d/f", "bad!"), reg("d/g", "bad bad bad").in(4), d, root},
 			kept:   map[string]string{"d/f": "bad!", "d/g": "bad bad bad"},
 			groups: [][]item{{reg("d/f", "good").kept(), reg("d/g", "bad good bad").in(4).kept(), link("d/n", "x").kept()}}},
+		{name: "foreign paths", before: []item{reg("d/f", "f"), d, root}, foreign: map[string]string{"d/foreign": "precious", "other": "precious"},
+			do: func(st *stand) error {
+				_, err := st.tree.RemoveForeign(st.t.Context(), []events.Path{parse("d/foreign"), parse("other")})
+				return err
+			},
+			done: func(st *stand) string {
+				return differs(st.opts.Root, gone("d/foreign")) + differs(st.opts.Root, gone("other"))
+			}},
+		{name: "old trash", before: []item{reg("d/e/f", "f"), reg("d/g", "g"), dir("d/e"), d, root}, groups: [][]item{{reg("d", "file")}},
+			change: func(o *Options) { o.TrashKeep = 1 },
+			do: func(st *stand) error {
+				_, err := st.tree.ExpireTrash(st.t.Context())
+				return err
+			},
+			done: func(st *stand) string {
+				names, err := st.tree.trash.names()
+				if err != nil || len(names) > 0 {
+					return fmt.Sprint("trash ", names, err)
+				}
+				return ""
+			}},
+		{name: "parked", before: []item{root},
+			do: func(st *stand) error { return st.tree.Park(Parked{Seq: 7, Path: "p"}) },
+			done: func(st *stand) string {
+				if list := st.tree.Parked(); len(list) != 1 || list[0].Seq != 7 {
+					return fmt.Sprint("parked ", list)
+				}
+				return ""
+			}},
 		{name: "first start", groups: [][]item{{reg("f", "f"), root}}},
 		{name: "chunks", before: []item{reg("d/f", "old old old").in(4), d, root}, groups: [][]item{
 			{reg("d/f", "old new old!").in(4)}, {reg("d/g", "old new old!").at(reg("d/f", "").mtime.Sec).in(4).was("d/f")}, {gone("d/f")}}},

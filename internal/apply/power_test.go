@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -35,7 +36,8 @@ var faultNames = [...]string{"failBefore", "failAfter", "crash", "crashNames"}
 //
 // Inode numbers are reused, so that durable things have ids of their own.
 type power struct {
-	top string // what survives is a copy of this
+	top  string       // what survives is a copy of this
+	disk func() error // not nil: a real one is cut by this, and syncs are real
 
 	mu      sync.Mutex
 	kind    fault
@@ -88,8 +90,19 @@ func (p *power) do(name string, fn func() error) error {
 		_ = fn()
 	default:
 		p.dead = true
+		if p.disk != nil {
+			return errors.Join(p.disk(), syscall.EIO)
+		}
 	}
 	return syscall.EIO
+}
+
+// sync makes something durable.
+func (p *power) sync(name string, real, model func() error) error {
+	if p.disk != nil {
+		model = real
+	}
+	return p.do(name, model)
 }
 
 // arm makes the at-th call from now on break.
@@ -383,7 +396,7 @@ func (d *powerDir) chtimes(name string, mtime events.Time) error {
 // sync keeps the directory's own attributes and names, not what the names
 // stand for.
 func (d *powerDir) sync() error {
-	return d.p.do("sync dir", func() error {
+	return d.p.sync("sync dir", d.d.sync, func() error {
 		st, err := d.d.stat()
 		if err != nil {
 			return err
@@ -406,7 +419,7 @@ func (d *powerDir) sync() error {
 }
 
 func (d *powerDir) syncFS() error {
-	return d.p.do("syncfs", func() error { d.p.syncTree(d.p.top); return nil })
+	return d.p.sync("syncfs", d.d.syncFS, func() error { d.p.syncTree(d.p.top); return nil })
 }
 
 func (d *powerDir) close() { d.d.close() }

@@ -5,10 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"treecast/internal/powercut"
 )
 
 // TestPowerCutOnExt4 has a real file system forget what was not synced: ext4
@@ -66,43 +67,130 @@ func TestPowerCutOnExt4(t *testing.T) {
 }
 
 // disk is an ext4 of its own, whose power can be cut.
-type disk struct{ image, mount string }
+type disk struct {
+	*powercut.Disk
+	mount string
+}
 
 // newDisk makes one with options of mkfs.
 func newDisk(t *testing.T, options ...string) *disk {
 	t.Helper()
 	top := t.TempDir()
-	d := &disk{filepath.Join(top, "image"), filepath.Join(top, "mount")}
-	must(t, os.Mkdir(d.mount, 0o755))
-	must(t, os.WriteFile(d.image, nil, 0o600))
-	must(t, os.Truncate(d.image, 64<<20))
-	// commit=300: nothing becomes durable by luck.
-	for _, args := range [][]string{append([]string{"mkfs.ext4", "-qF", d.image}, options...), {"mount", "-o", "loop,commit=300", d.image, d.mount}} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%q: %v %s", args, err, out)
-		}
+	d, err := powercut.New(filepath.Join(top, "image"), filepath.Join(top, "mount"), 64<<20, options...)
+	if err != nil {
+		t.Skip(err)
 	}
-	t.Cleanup(func() { must(t, unix.Unmount(d.mount, unix.MNT_DETACH)) })
-	return d
+	t.Cleanup(func() { must(t, d.Detach()) })
+	return &disk{d, d.Dir}
 }
 
 func (d *disk) cut(t *testing.T) {
 	t.Helper()
-	f, err := os.Open(d.mount)
-	must(t, err)
-	defer f.Close()
-	const shutdown, noLogFlush = 0x8004587d, uint32(2) // EXT4_IOC_SHUTDOWN
-	how := noLogFlush
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&how))); errno != 0 {
-		t.Skip(errno)
-	}
+	must(t, d.Cut(powercut.Unwritten))
 }
 
 func (d *disk) remount(t *testing.T) {
 	t.Helper()
-	must(t, unix.Unmount(d.mount, 0))
-	out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop", d.image, d.mount).CombinedOutput()
+	must(t, d.Restore())
+}
+
+// TestPowerCutAtEveryCall has a real file system's power cut at every call of
+// every story, with the staging beside the tree, and in a tree that is the disk.
+// Without TREECAST_TORTURE it is some of the calls.
+func TestPowerCutAtEveryCall(t *testing.T) {
+	torture := os.Getenv("TREECAST_TORTURE") != ""
+	for i, s := range stories() {
+		for j, place := range []string{"beside", "inside"} {
+			for k, how := range []powercut.How{powercut.Unwritten, powercut.Logged} {
+				if !torture && (i%2 != j || i/2%2 != k) {
+					continue
+				}
+				step := 1
+				if !torture {
+					step = 23
+				}
+				t.Run(fmt.Sprintf("%s, staging %s, %s", s.name, place, how), func(t *testing.T) { s.cutAtEvery(t, step, place, how) })
+			}
+		}
+	}
+}
+
+func (s story) cutAtEvery(t *testing.T, step int, place string, how powercut.How) {
+	opts := s.options(t, "")
+	dir := t.TempDir()
+	top := filepath.Join(dir, "top")
+	mount := top
+	if place == "inside" {
+		mount = filepath.Join(top, "html")
+	}
+	base := filepath.Join(dir, "base")
+	d, err := powercut.New(base, mount, 32<<20)
 	if err != nil {
-		t.Fatalf("%v %s", err, out)
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = d.Detach() }) // between two mounts there is nothing to detach
+	before := s.setAt(t, top, &opts)
+	must(t, d.Unmount())
+	fired := true
+	for at := 1; fired; at += step {
+		d.Image = filepath.Join(dir, "image"+strconv.Itoa(at))
+		out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", base, d.Image).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		must(t, d.Mount())
+		st := *before
+		st.acked = map[[2]int]bool{}
+		fired = st.cutAt(d, how, at)
+		if t.Failed() {
+			t.Fatalf("at call %d; after %q", at, slices.Collect(lastOf(st.power.trace, 12)))
+		}
+		must(t, d.Unmount())
+		must(t, os.Remove(d.Image))
+	}
+}
+
+// cutAt does the story's work and has the power cut at a call, or at the end.
+func (st *stand) cutAt(d *powercut.Disk, how powercut.How, at int) (fired bool) {
+	t := st.t
+	st.disk = func() error { return d.Cut(how) }
+	st.hold()
+	st.power.arm(crash, at)
+	err := st.commit(st.s.groups)
+	fired = st.power.fired
+	if !fired {
+		must(t, err)
+		must(t, d.Cut(how))
+	}
+	_ = st.tree.Close() // of a dead disk
+	must(t, d.Restore())
+	st.checkWhole("power cut")
+	st.recovered("power cut")
+	must(t, d.Cut(how))
+	must(t, d.Restore())
+	st.hold()
+	st.checkNew("power cut after all is done")
+	st.close()
+	return fired
+}
+
+// checkWhole checks, before anything is mended, that each file is one of its
+// versions.
+func (st *stand) checkWhole(what string) {
+	st.t.Helper()
+	versions := map[string][]item{}
+	for _, items := range append([][]item{st.s.before}, st.s.groups...) {
+		for _, it := range items {
+			versions[it.path] = append(versions[it.path], it)
+		}
+	}
+	for p, all := range versions {
+		fi, err := os.Lstat(filepath.Join(st.opts.Root, p))
+		if err != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		if !slices.ContainsFunc(all, func(it item) bool { return differs(st.opts.Root, it) == "" }) {
+			st.t.Errorf("%s: %q is torn", what, p)
+		}
 	}
 }

@@ -71,9 +71,9 @@ func (f *powerFile) copyFrom(src file, from, to, n int64) error {
 	return f.p.do("copy_file_range", func() error { return f.f.copyFrom(src.(*powerFile).f, from, to, n) })
 }
 
-func (f *powerFile) sync() error { return f.p.do("fsync", f.keep) }
+func (f *powerFile) sync() error { return f.p.sync("fsync", f.f.sync, f.keep) }
 
-func (f *powerFile) datasync() error { return f.p.do("fdatasync", f.keep) }
+func (f *powerFile) datasync() error { return f.p.sync("fdatasync", f.f.datasync, f.keep) }
 
 func (f *powerFile) keep() error {
 	st, err := f.f.stat()

@@ -21,6 +21,7 @@ type stand struct {
 	tree  *Tree
 	acked map[[2]int]bool // group, index
 	mark  uint64          // the last one that Mark returned for
+	disk  func() error    // see power
 }
 
 func (s story) options(t *testing.T, top string) Options {
@@ -38,14 +39,21 @@ func (s story) options(t *testing.T, top string) Options {
 // that has not failed yet.
 func (s story) set(t *testing.T, codecFrom *Options) *stand {
 	t.Helper()
-	top := filepath.Join(memDir(t), "top")
+	return s.setAt(t, filepath.Join(memDir(t), "top"), codecFrom)
+}
+
+// setAt is set with the tree in top.
+func (s story) setAt(t *testing.T, top string, codecFrom *Options) *stand {
+	t.Helper()
 	must(t, os.MkdirAll(filepath.Join(top, "html"), 0o755))
 	o := *codecFrom
 	o.Root = filepath.Join(top, "html")
 	st := &stand{t: t, s: s, opts: o, top: top, acked: map[[2]int]bool{}}
 	if len(s.before) > 0 {
 		st.hold()
-		st.commit([][]item{s.before})
+		st.s.do = nil
+		must(t, st.commit([][]item{s.before}))
+		st.s.do = s.do
 		must(t, st.tree.Mark(Watermark{Site: "web", Seq: 1}))
 		must(t, st.tree.Close())
 		for path, content := range s.foreign {
@@ -67,6 +75,7 @@ func (st *stand) hold() {
 
 func (st *stand) tryHold(kind fault, at int) (err error) {
 	st.power = newPower(st.t, st.top, kind, at)
+	st.power.disk = st.disk
 	st.tree, err = open(st.opts, st.power)
 	return err
 }
@@ -109,6 +118,9 @@ func (st *stand) commit(groups [][]item) error {
 		}
 		st.mark = uint64(g + 2)
 	}
+	if st.s.do != nil {
+		return st.s.do(st)
+	}
 	return nil
 }
 
@@ -147,6 +159,11 @@ func (st *stand) checkNew(what string) {
 	for _, it := range st.s.after(len(st.s.groups)) {
 		if diff := differs(st.opts.Root, it); diff != "" {
 			st.t.Errorf("%s: %q %s", what, it.path, diff)
+		}
+	}
+	if st.s.done != nil {
+		if lacking := st.s.done(st); lacking != "" {
+			st.t.Errorf("%s: %s", what, lacking)
 		}
 	}
 	st.checkForeign(what)

@@ -164,7 +164,7 @@ func (s *scrubber) doubt(ctx context.Context, w wantedEntry, difference string) 
 	d := &doubt{item: difference}
 	s.doubts = append(s.doubts, d)
 	return s.f.pipeline.put(ctx, &item{
-		delivery: stream.Delivery{Seq: w.seq, Subject: s.f.Site.Subject(w.entry.Path)}, entry: *w.entry, again: true, doubt: d,
+		delivery: stream.Delivery{Seq: w.seq, Arrived: time.Now(), Subject: s.f.Site.Subject(w.entry.Path)}, entry: *w.entry, again: true, doubt: d,
 	})
 }
 
