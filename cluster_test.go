@@ -38,6 +38,8 @@ type cluster struct {
 	logf  func(format string, args ...any)
 	nodes []string // that were ever started
 
+	network *network // nil: all are on this host
+
 	mu    sync.Mutex
 	procs map[string]*proc
 }
@@ -153,7 +155,8 @@ func (c *cluster) start(name, command string, args ...string) error {
 		return err
 	}
 	defer f.Close()
-	cmd := exec.Command(command, args...)
+	argv := c.network.inside(name, append([]string{command}, args...))
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = c.dir
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -245,6 +248,9 @@ func (c *cluster) stopAll() {
 			_ = p.cmd.Process.Kill()
 		}
 		<-p.done
+	}
+	if err := c.network.remove(); err != nil {
+		c.logf("%v", err)
 	}
 }
 

@@ -20,6 +20,9 @@ import (
 //	server FILE                  start the stock nats-server with a configuration in the broker's place
 //	node NAME [flag...]          start a node that keeps $WORK/NAME
 //	down|crash|freeze|thaw NAME  SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
+//	hosts NAME...                put these processes on hosts of their own, before anything runs
+//	cut|splice NAME              its cable, without a word to either side
+//	slow NAME RATE               let no more through to it, 1mbit say
 //	exits NAME CODE              wait for a process to end by itself
 //	logged NAME TEXT             wait until its log has TEXT
 //	judge [-- rsync option...]   wait until rsync -anic --delete finds nothing on every node
@@ -85,6 +88,15 @@ func TestStories(t *testing.T) {
 			},
 			"thaw": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(of(ts).signal(args[0], syscall.SIGCONT))
+			},
+			"hosts": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).addHosts(args))
+				ts.Setenv("NATS_URL", of(ts).url)
+			},
+			"cut":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).network.cut(args[0])) },
+			"splice": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).network.splice(args[0])) },
+			"slow": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(of(ts).network.limit(args[0], args[1]))
 			},
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				code, err := of(ts).awaitExit(args[0])
