@@ -27,7 +27,7 @@ func (t *Tree) Denied() Denied {
 // deny counts one more of a cause, and logs the first.
 func (t *Tree) deny(count *atomic.Uint64, what string, p events.Path, err error) {
 	if count.Add(1) == 1 {
-		t.log.Warn("not all can be made as the source has it, the first of its kind",
+		t.log.Warn("not all can be made as the source has it; more of this kind are not logged",
 			"path", quote(p), "err", fmt.Errorf("%s: %w", what, err))
 	}
 }

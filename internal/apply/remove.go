@@ -80,5 +80,5 @@ func (t *Tree) keep(p events.Path) {
 		t.kept = map[events.Path]bool{}
 	}
 	t.kept[p] = true
-	t.log.Warn("deleted directory is kept, it has something foreign in it", "path", quote(p))
+	t.log.Warn("deleted directory is kept, since something foreign is in it: remove that by hand", "path", quote(p))
 }

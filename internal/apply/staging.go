@@ -156,7 +156,7 @@ func (t *Tree) lock() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("%w: %w", ErrLocked, err)
 		}
-		return fmt.Errorf("%w: it is held by %s", ErrLocked, strings.TrimSpace(string(b[:n])))
+		return fmt.Errorf("%w: it is held by %s; stop that first", ErrLocked, strings.TrimSpace(string(b[:n])))
 	}
 	t.lockFile = f
 	holder := fmt.Sprintf("pid %d, node %q", pid(), t.opts.Node)

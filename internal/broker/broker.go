@@ -95,7 +95,7 @@ func (b *Broker) ready(ctx context.Context, fatal <-chan string) error {
 		default:
 		}
 		if !b.srv.JetStreamEnabled() {
-			return fmt.Errorf("%w: JetStream is not enabled", ErrStart)
+			return fmt.Errorf("%w: JetStream is not enabled, see its log", ErrStart)
 		}
 		return nil
 	}

@@ -45,7 +45,7 @@ func (o *Options) serverOptions() (*server.Options, error) {
 		opts.StoreDir = o.StoreDir
 	}
 	if opts.StoreDir == "" {
-		return nil, errors.New("no directory for the store is given")
+		return nil, errors.New("no directory for the store is given, by option or as store_dir of the configuration")
 	}
 	var err error
 	if opts.StoreDir, err = filepath.Abs(opts.StoreDir); err != nil {

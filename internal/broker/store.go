@@ -40,7 +40,7 @@ func lockStore(dir string) (*storeLock, error) {
 		}
 		text := make([]byte, 32)
 		n, _ := file.ReadAt(text, 0) // only to tell who
-		return nil, fmt.Errorf("%w: %q, pid %s", ErrInUse, dir, strings.TrimSpace(string(text[:n])))
+		return nil, fmt.Errorf("%w: %q, pid %s; stop that one, or take another directory", ErrInUse, dir, strings.TrimSpace(string(text[:n])))
 	}
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if err := errors.Join(file.Truncate(0), writeAll(file, pid)); err != nil {

@@ -97,7 +97,7 @@ func published(ctx context.Context, conn *stream.Conn, b Barrier) (stream.Barrie
 			_ = sleep(ctx, longestPoll) // if it ends early, the time is over
 			continue
 		case errors.Is(err, stream.ErrSilent):
-			return state, fmt.Errorf("no publisher answers for site %s", b.Site)
+			return state, fmt.Errorf("no publisher answers for site %s: does one run there?", b.Site)
 		case err != nil:
 			return state, err
 		}

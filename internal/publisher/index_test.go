@@ -77,6 +77,24 @@ func TestDoubtIsNeverEqual(t *testing.T) {
 	}
 }
 
+// TestAnyOtherTimeIsAChange: a clock that steps back gives what is changed then
+// older times than before.
+func TestAnyOtherTimeIsAChange(t *testing.T) {
+	x := newIndex()
+	e := events.Entry{Path: path(t, "f"), Kind: events.File, Mtime: events.Time{Sec: 1e9}, Ctime: events.Time{Sec: 2e9, Nsec: 5}}
+	x.Put(&e)
+	for _, by := range []int64{-3600, -1, 1, 3600} {
+		written, touched := e, e
+		written.Mtime.Sec += by
+		touched.Ctime.Sec += by // by a write whose mtime was set back
+		for _, now := range []events.Entry{written, touched} {
+			if x.Matches(x.Get(e.Path), &now) {
+				t.Errorf("%v, %v is taken for %v, %v", now.Mtime, now.Ctime, e.Mtime, e.Ctime)
+			}
+		}
+	}
+}
+
 // BenchmarkIndexMemory prints the bytes for each of a million paths.
 func BenchmarkIndexMemory(b *testing.B) {
 	for b.Loop() {

@@ -115,7 +115,7 @@ func (p *Publisher) read(ctx context.Context, from snapshots, x *index) (refused
 		e, err := events.Decode(p.Site, subject, header)
 		if err != nil {
 			refused++
-			p.Log.Warn("foreign entry in the stream", "seq", seq, "subject", strconv.Quote(subject), "err", err)
+			p.Log.Warn("an entry in the stream is not a publisher's, or of a newer version: nodes park it", "seq", seq, "subject", strconv.Quote(subject), "err", err)
 			return nil
 		}
 		x.Put(&e)

@@ -270,7 +270,7 @@ func (w *Watcher) trouble(err error) {
 	if err == nil {
 		err = fsnotify.ErrClosed
 	}
-	w.log.Warn("watch lost events, watching everything anew", "err", err)
+	w.log.Warn("watch lost events, everything is watched anew and scanned", "err", err)
 	w.renewAt = time.After(max(0, renewalGap-time.Since(w.renewed)))
 }
 
@@ -287,7 +287,7 @@ func (w *Watcher) rescan() {
 func (w *Watcher) poll(err error) {
 	if !w.warned {
 		w.warned = true
-		w.log.Warn("nothing can be watched, polling", "err", err)
+		w.log.Warn("nothing can be watched, all is polled, which is slow; will try again", "err", err)
 	}
 	w.burst.add(events.Path{}, true)
 }

@@ -192,7 +192,8 @@ func (c *Conn) restored() {
 	c.reportedOnce.Clear()
 	version := c.nc.ConnectedServerVersion()
 	if version != "" && !newEnough(version) {
-		c.log.Error("broker is too old", "version", version)
+		c.log.Error("broker is too old, upgrade it", "url", c.nc.ConnectedUrlRedacted(), "version", version,
+			"needed", fmt.Sprintf("%d.%d.0", minMajor, minMinor))
 	}
 	c.log.Info("connected to broker again", "url", c.nc.ConnectedUrlRedacted(), "version", version)
 	c.reconnects.Add(1)
@@ -207,7 +208,7 @@ func (c *Conn) restored() {
 
 func (c *Conn) ended() {
 	if !c.closedByUs.Load() {
-		c.log.Error("connection to broker closed", "err", c.nc.LastError())
+		c.log.Error("connection to broker is closed for good, restart this process", "err", c.nc.LastError())
 	}
 	c.lost(nil)
 }

@@ -46,7 +46,7 @@ var (
 	ErrReleased = errors.New("the lease was released")
 	// ErrFull reports a stream, an account or a store at its limit. The message
 	// is not stored.
-	ErrFull = errors.New("no room in the stream")
+	ErrFull = errors.New("no room in the stream: raise its limit, or give the broker's store more room")
 	// ErrTooMany reports a broker that has too much to do, or that still
 	// compares an earlier publish. The message is not stored.
 	ErrTooMany = errors.New("the broker is busy")
@@ -104,7 +104,7 @@ func (e *DeniedError) Error() string {
 	if e.Subscribe {
 		verb = "subscribe to"
 	}
-	return fmt.Sprintf("%v: may not %s %q", ErrDenied, verb, e.Subject)
+	return fmt.Sprintf("%v: may not %s %q; deploy/nats-example.conf has the rights that are needed", ErrDenied, verb, e.Subject)
 }
 
 func (e *DeniedError) Unwrap() error { return ErrDenied }
@@ -117,7 +117,8 @@ type ConfigError struct {
 }
 
 func (e *ConfigError) Error() string {
-	return fmt.Sprintf("%s %q %v: %s is %s, want %s", e.Kind, e.Name, ErrConfig, e.Field, e.Have, e.Want)
+	return fmt.Sprintf("%s %q %v: %s is %s, want %s; change that with the nats command, or remove the %[1]s",
+		e.Kind, e.Name, ErrConfig, e.Field, e.Have, e.Want)
 }
 
 func (e *ConfigError) Unwrap() error { return ErrConfig }

@@ -106,7 +106,7 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	}
 	if err != nil {
 		v.blind = err
-		s.Log.Error("not all of the tree could be looked at", "err", err)
+		s.Log.Error("not all of the tree could be looked at, the rest is kept right; it is tried again at the next comparison", "err", err)
 	}
 	slices.Sort(v.seqs)
 	v.seqs = slices.Compact(v.seqs)

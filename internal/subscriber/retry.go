@@ -100,7 +100,7 @@ func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
 		return nil
 	})
 	if err != nil {
-		f.Log.Warn("held entries not fetched", "entries", len(part), "err", err)
+		f.Log.Warn("held entries not fetched, will try again", "entries", len(part), "err", err)
 		return 0, ctx.Err()
 	}
 	var acks []stream.Delivery

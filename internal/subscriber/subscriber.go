@@ -170,6 +170,8 @@ func (s *subscriber) run(ctx context.Context) error {
 			continue
 		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
+		case errors.Is(err, stream.ErrNoStream):
+			err = fmt.Errorf("%w; the publisher makes it: does it run, and is this its site?", err)
 		}
 		s.wait(err.Error())
 		if err := pause(ctx, 2*time.Second); err != nil {
