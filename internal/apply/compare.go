@@ -62,11 +62,10 @@ func (t *Tree) Compare(ctx context.Context, want map[events.Path]*events.Entry, 
 		t: t, ctx: ctx, checksum: checksum, report: report,
 		entries: want, wanted: slices.SortedFunc(maps.Keys(want), events.Path.Compare),
 	}
-	st, err := t.root.stat()
-	if err != nil {
-		return step("compare", events.Path{}, err)
-	}
-	if err := c.visit(events.Path{}, st); err != nil {
+	if st, err := t.root.stat(); err != nil {
+		c.blind(events.Path{}, err)
+		c.skip(events.Path{})
+	} else if err := c.visit(events.Path{}, st); err != nil {
 		return err
 	}
 	if err := c.missingBefore(nil); err != nil {

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -118,7 +119,7 @@ func stride() int {
 }
 
 // broken runs the story with one fault and reports whether that came.
-func (s story) broken(t *testing.T, opts *Options, kind fault, at int) bool {
+func (s story) broken(t tb, opts *Options, kind fault, at int) bool {
 	if kind < crash {
 		s.kept = nil // what cannot be kept is replaced all the same
 	}
@@ -230,6 +231,32 @@ func TestOtherWorkAfterAFault(t *testing.T) {
 			if !fired || t.Failed() {
 				break
 			}
+		}
+	}
+}
+
+// TestABlindComparisonSaysSo: whichever call fails, a difference is found or the
+// path is among those that could not be looked at.
+func TestABlindComparisonSaysSo(t *testing.T) {
+	s := story{name: "blind", before: []item{reg("d/f", "old"), dir("d"), dir(".")}}
+	opts := s.options(t, "")
+	st := s.set(t, &opts)
+	st.hold()
+	defer st.close()
+	want := entries(reg("d/f", "newer"), dir("d"), dir("."))
+	for at, fired := 1, true; fired; at++ {
+		found := false
+		st.power.arm(failBefore, at)
+		err := st.tree.Compare(t.Context(), want, false, func(d Difference) error {
+			found = found || d.Path == parse("d/f")
+			return nil
+		})
+		var unseen *UnseenError
+		if errors.As(err, &unseen) {
+			found = found || slices.ContainsFunc(unseen.Paths, parse("d/f").Within)
+		}
+		if fired = st.power.fired; !found || fired != (err != nil) {
+			t.Errorf("call %d: found %v, %v", at, found, err)
 		}
 	}
 }

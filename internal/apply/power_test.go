@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"treecast/internal/events"
 )
@@ -59,7 +59,7 @@ type node struct {
 	names map[string]int
 }
 
-func newPower(t testing.TB, top string, kind fault, at int) *power {
+func newPower(t rapid.TB, top string, kind fault, at int) *power {
 	t.Helper()
 	p := &power{top: top, kind: kind, at: at, ids: map[uint64]int{}, durable: map[int]*node{}}
 	p.rootID = p.syncTree(top)
@@ -170,7 +170,7 @@ func look1(path string) (*node, []string) {
 }
 
 // survive builds at dst what is left after a power cut now.
-func (p *power) survive(t testing.TB, dst string) {
+func (p *power) survive(t rapid.TB, dst string) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,7 +181,7 @@ func (p *power) survive(t testing.TB, dst string) {
 	p.build(t, p.rootID, dst)
 }
 
-func (p *power) build(t testing.TB, id int, dst string) {
+func (p *power) build(t rapid.TB, id int, dst string) {
 	n := p.durable[id]
 	create(t, dst, n, n.data)
 	for _, name := range slices.Sorted(maps.Keys(n.names)) {
@@ -192,7 +192,7 @@ func (p *power) build(t testing.TB, id int, dst string) {
 
 // surviveNames copies what is there, less the bytes that were not synced: of
 // a file that was overwritten in place half got through.
-func (p *power) surviveNames(t testing.TB, src, dst string) {
+func (p *power) surviveNames(t rapid.TB, src, dst string) {
 	n, names := look1(src)
 	data := n.data
 	if n.kind == events.File {
@@ -212,7 +212,7 @@ func (p *power) surviveNames(t testing.TB, src, dst string) {
 	dress(t, dst, n)
 }
 
-func create(t testing.TB, dst string, n *node, data []byte) {
+func create(t rapid.TB, dst string, n *node, data []byte) {
 	t.Helper()
 	switch n.kind {
 	case events.File:
@@ -228,7 +228,7 @@ func create(t testing.TB, dst string, n *node, data []byte) {
 	}
 }
 
-func dress(t testing.TB, dst string, n *node) {
+func dress(t rapid.TB, dst string, n *node) {
 	t.Helper()
 	must(t, os.Lchown(dst, int(n.uid), int(n.gid)))
 	if n.kind != events.Symlink {

@@ -2,10 +2,10 @@ package apply
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	"treecast/internal/events"
@@ -13,7 +13,7 @@ import (
 
 // stand is a story's tree in one of its states.
 type stand struct {
-	t     *testing.T
+	t     tb
 	s     story
 	opts  Options
 	top   string
@@ -24,7 +24,7 @@ type stand struct {
 	disk  func() error    // see power
 }
 
-func (s story) options(t *testing.T, top string) Options {
+func (s story) options(t tb, top string) Options {
 	codec, err := events.NewCodec(1)
 	must(t, err)
 	t.Cleanup(codec.Close)
@@ -37,7 +37,7 @@ func (s story) options(t *testing.T, top string) Options {
 
 // set makes the tree as it is before the story, and holds it with a power
 // that has not failed yet.
-func (s story) set(t *testing.T, codecFrom *Options) *stand {
+func (s story) set(t tb, codecFrom *Options) *stand {
 	t.Helper()
 	return s.setAt(t, filepath.Join(memDir(t), "top"), codecFrom)
 }
@@ -124,20 +124,21 @@ func (st *stand) commit(groups [][]item) error {
 	return nil
 }
 
-// after says what each path is when all of groups were applied.
-func (s story) after(upTo int) map[string]item {
+// states says what each path is before the groups, and after each of their
+// items.
+func (s story) states() []map[string]item {
 	state := map[string]item{}
 	apply := func(it item) {
-		if it.kind == events.Tombstone || it.kind != events.Dir {
+		if it.kind != events.Dir {
 			for p := range state {
 				if strings.HasPrefix(p, it.path+"/") {
 					delete(state, p)
 				}
 			}
 		}
-		for p := parse(it.path).Parent(); !p.IsRoot(); p = p.Parent() {
-			if in, ok := state[p.String()]; ok && in.kind != events.Dir {
-				delete(state, p.String())
+		for p := parse(it.path).Parent(); !p.IsRoot() && it.kind != events.Tombstone; p = p.Parent() {
+			if state[p.String()].kind != events.Dir {
+				state[p.String()] = item{path: p.String(), kind: events.Dir, made: true}
 			}
 		}
 		state[it.path] = it
@@ -145,18 +146,21 @@ func (s story) after(upTo int) map[string]item {
 	for _, it := range s.before {
 		apply(it)
 	}
-	for _, g := range s.groups[:upTo] {
+	states := []map[string]item{maps.Clone(state)}
+	for _, g := range s.groups {
 		for _, it := range g {
 			apply(it)
+			states = append(states, maps.Clone(state))
 		}
 	}
-	return state
+	return states
 }
 
 // checkNew checks that the tree is what the story leads to.
 func (st *stand) checkNew(what string) {
 	st.t.Helper()
-	for _, it := range st.s.after(len(st.s.groups)) {
+	states := st.s.states()
+	for _, it := range states[len(states)-1] {
 		if diff := differs(st.opts.Root, it); diff != "" {
 			st.t.Errorf("%s: %q %s", what, it.path, diff)
 		}
@@ -189,15 +193,16 @@ func (st *stand) checkForeign(what string) {
 	}
 }
 
-// checkOldOrNew checks every path after recovery: as after one of the groups
-// or as before, the acked ones new; directories without an entry under way
+// checkOldOrNew checks every path after recovery: as after one of the items or
+// as before, the acked ones new; directories without an entry under way
 // exactly so.
 func (st *stand) checkOldOrNew(what string) {
 	st.t.Helper()
 	comes := map[string]bool{}
 	final := map[string][2]int{}
 	paths := map[string]bool{}
-	for p := range st.s.after(0) {
+	states := st.s.states()
+	for p := range states[0] {
 		paths[p] = true
 	}
 	for g, items := range st.s.groups {
@@ -210,8 +215,8 @@ func (st *stand) checkOldOrNew(what string) {
 	for p := range paths {
 		var reasons []string
 		ok := false
-		for n := range len(st.s.groups) + 1 {
-			it, known := st.s.after(n)[p]
+		for _, state := range states {
+			it, known := state[p]
 			if !known {
 				it = gone(p)
 			}
@@ -221,11 +226,6 @@ func (st *stand) checkOldOrNew(what string) {
 			}
 			ok = ok || diff == ""
 			reasons = append(reasons, diff)
-		}
-		for _, g := range st.s.groups { // what is there only in the middle of a group
-			for _, it := range g {
-				ok = ok || it.path == p && differs(st.opts.Root, it) == ""
-			}
 		}
 		if !ok {
 			st.t.Errorf("%s: %q is neither old nor new: %q", what, p, reasons)
@@ -252,7 +252,7 @@ func (st *stand) checkOldOrNew(what string) {
 
 // rawMark reads the watermark whatever root it is of: a copy of a tree has
 // another.
-func rawMark(t *testing.T, tree *Tree) uint64 {
+func rawMark(t tb, tree *Tree) uint64 {
 	t.Helper()
 	s := newMarkSlots(tree.staging)
 	defer s.close()
@@ -268,11 +268,12 @@ func rawMark(t *testing.T, tree *Tree) uint64 {
 
 // memDir is a TempDir in memory if there is such a place: these tests model
 // power loss and need no disk, and there are thousands of them.
-func memDir(t *testing.T) string {
+func memDir(t tb) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "treecast-test-")
 	if err != nil {
-		return t.TempDir()
+		dir, err = os.MkdirTemp("", "treecast-test-")
+		must(t, err)
 	}
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	return dir

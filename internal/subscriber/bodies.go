@@ -38,7 +38,6 @@ func (b *bodies) Fetch(ctx context.Context, chunks []events.Chunk, got func(even
 // get is Bodies.Get, with a second try for what fn finds to be altered.
 func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int, data []byte, compressed bool) error) error {
 	var bad []events.Digest
-	from := b.conn.Bodies(b.Site)
 	place := make(map[events.Digest]int, len(digests))
 	for i, d := range digests {
 		place[d] = i
@@ -47,7 +46,7 @@ func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int
 	var err error
 	for range 2 {
 		bad = nil
-		err = from.Get(ctx, left, func(i int, data []byte, compressed bool) error {
+		err = b.bucket.Get(ctx, left, func(i int, data []byte, compressed bool) error {
 			b.bytes += int64(len(data)) // fn has one caller at a time
 			err := fn(place[left[i]], data, compressed)
 			if errors.Is(err, events.ErrDigest) || errors.Is(err, events.ErrFrame) {
@@ -67,7 +66,7 @@ func (b *bodies) get(ctx context.Context, digests []events.Digest, fn func(i int
 			return nil
 		}
 	}
-	if werr := from.Want(ctx, b.Node, b.path, left); werr != nil {
+	if werr := b.bucket.Want(ctx, b.Node, b.path, left); werr != nil {
 		b.Log.Debug("publisher not asked for chunks", "path", strconv.Quote(b.path.String()), "err", werr)
 	}
 	return fmt.Errorf("%w: %d of them, the first is %s", errBadChunks, len(left), left[0])

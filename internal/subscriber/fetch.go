@@ -112,7 +112,7 @@ func (j *fetchJob) run(ctx context.Context, s *subscriber) {
 		seqs[i], bySeq[x.delivery.Seq] = x.delivery.Seq, it
 		j.items = append(j.items, it)
 	}
-	err := s.conn.Fetch(ctx, s.Site, seqs, func(d stream.Delivery) error {
+	err := s.stream.Fetch(ctx, s.Site, seqs, func(d stream.Delivery) error {
 		bySeq[d.Seq].delivery.Payload, bySeq[d.Seq].err = d.Payload, nil
 		return nil
 	})

@@ -244,7 +244,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 	}
 	acks = slices.Concat(acks, settled, f.holdings.LetGo(mostUnacked))
 	for i := range acks {
-		if err := acks[i].Ack(); err != nil { // then it comes again
+		if err := f.ack(&acks[i]); err != nil { // then it comes again
 			f.Log.Debug("ack not sent", "seq", acks[i].Seq, "err", err)
 		}
 	}

@@ -49,10 +49,10 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	}
 	unreadable := false
 	var err error
-	if v.lease, err = s.conn.LeaseSeq(ctx, s.Site); err != nil {
+	if v.lease, err = s.stream.LeaseSeq(ctx, s.Site); err != nil {
 		return nil, err
 	}
-	v.info, err = s.conn.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
+	v.info, err = s.stream.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
 		e, err := events.Decode(s.Site, subject, header)
 		if err != nil {
 			// It is parked when it is fetched, and its path keeps what it has.
@@ -95,16 +95,17 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	var unseen *apply.UnseenError
-	if errors.As(err, &unseen) {
+	if err != nil {
+		var unseen *apply.UnseenError
+		if !errors.As(err, &unseen) {
+			return nil, err
+		}
 		// Applying it tells what is in the way, and holds it until that is gone.
 		for p, e := range v.want {
 			if slices.ContainsFunc(unseen.Paths, p.Within) {
 				differs(e)
 			}
 		}
-	}
-	if err != nil {
 		v.blind = err
 		s.Log.Error("not all of the tree could be looked at, the rest is kept right; it is tried again at the next comparison", "err", err)
 	}
@@ -239,7 +240,7 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer p.finish()
-		return f.conn.Fetch(ctx, f.Site, small, func(d stream.Delivery) error {
+		return f.stream.Fetch(ctx, f.Site, small, func(d stream.Delivery) error {
 			return p.put(ctx, &item{delivery: d, doubt: f.drift(v, d.Seq)})
 		})
 	})

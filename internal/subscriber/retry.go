@@ -90,7 +90,7 @@ func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
 			it.discard()
 		}
 	}()
-	err := f.conn.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
+	err := f.stream.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
 		it := &item{delivery: d, doubt: bySeq[d.Seq].doubt, ready: make(chan struct{})}
 		it.stage(ctx, f.Site, f.tree)
 		it.delivery = bySeq[d.Seq].delivery // the one that can be acked

@@ -68,7 +68,10 @@ func (o *Options) applyOptions(codec *events.Codec) apply.Options {
 // runs sessions, or by the status, which has a lock.
 type subscriber struct {
 	Options
-	conn       *stream.Conn
+	conn       *stream.Conn // nil: a [Replica]'s
+	stream     Stream
+	bucket     Bucket
+	ack        func(*stream.Delivery) error
 	tree       *apply.Tree
 	codec      *events.Codec
 	status     *status
@@ -121,7 +124,10 @@ func open(conn *stream.Conn, o Options, openTree func(apply.Options) (*apply.Tre
 		codec.Close()
 		return nil, err
 	}
-	return &subscriber{Options: o, conn: conn, tree: tree, codec: codec, status: newStatus(&o, tree), reconciled: time.Now()}, nil
+	return &subscriber{
+		Options: o, conn: conn, stream: conn, bucket: conn.Bodies(o.Site), ack: (*stream.Delivery).Ack,
+		tree: tree, codec: codec, status: newStatus(&o, tree), reconciled: time.Now(),
+	}, nil
 }
 
 func (s *subscriber) close() error {
@@ -159,14 +165,7 @@ func (s *subscriber) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, errSealed):
-			s.needed = foreignOnly
-			continue
-		case errors.Is(err, errDue):
-			s.needed = whole
-			continue
-		case errors.Is(err, errExpired):
-			s.needed = expired
+		case s.again(err):
 			continue
 		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
@@ -178,6 +177,22 @@ func (s *subscriber) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// again reports whether a session ended for the tree to be compared, and notes
+// why the next one begins with that.
+func (s *subscriber) again(err error) bool {
+	switch {
+	case errors.Is(err, errSealed):
+		s.needed = foreignOnly
+	case errors.Is(err, errDue):
+		s.needed = whole
+	case errors.Is(err, errExpired):
+		s.needed = expired
+	default:
+		return false
+	}
+	return true
 }
 
 // wait logs what the node waits for, once per cause.
@@ -231,37 +246,10 @@ func (s *subscriber) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mark, ok := s.tree.Watermark()
-	lease, newer, err := s.history(ctx, mark)
+	f, err := s.begin(ctx, info)
 	if err != nil {
 		return err
 	}
-	if mark.Lacking && s.needed == notNeeded {
-		s.needed = unmended
-	}
-	if why := wentBack(mark, info, lease, newer); why != "" {
-		vouched, err := s.vouched(ctx, mark)
-		if err != nil {
-			return err
-		}
-		if !vouched {
-			return fmt.Errorf("%s; the tree stays as it is until a publisher has compared the stream with the source", why)
-		}
-	}
-	f := newFollower(s, mark)
-	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
-		// What we applied ourselves is read by the scrub, which has time.
-		if why == "" {
-			f.had = mark.Seq
-		}
-		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != ""); err != nil {
-			return err
-		}
-		s.needed, s.reconciled = notNeeded, time.Now()
-	} else {
-		s.status.follow(mark, nil)
-	}
-	s.ConfirmDelete = false // it was of the first time
 	if err := consumer.Reset(ctx, f.last+1); err != nil {
 		return err
 	}
@@ -286,6 +274,43 @@ func (s *subscriber) session(ctx context.Context) error {
 		return due
 	}
 	return err
+}
+
+// begin finds out where in the stream the tree stands, reconciles if that cannot
+// be told or is needed, and returns what follows after its last message.
+func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, error) {
+	mark, ok := s.tree.Watermark()
+	lease, newer, err := s.history(ctx, mark)
+	if err != nil {
+		return nil, err
+	}
+	if mark.Lacking && s.needed == notNeeded {
+		s.needed = unmended
+	}
+	if why := wentBack(mark, info, lease, newer); why != "" {
+		vouched, err := s.vouched(ctx, mark)
+		if err != nil {
+			return nil, err
+		}
+		if !vouched {
+			return nil, fmt.Errorf("%s; the tree stays as it is until a publisher has compared the stream with the source", why)
+		}
+	}
+	f := newFollower(s, mark)
+	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
+		// What we applied ourselves is read by the scrub, which has time.
+		if why == "" {
+			f.had = mark.Seq
+		}
+		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != ""); err != nil {
+			return nil, err
+		}
+		s.needed, s.reconciled = notNeeded, time.Now()
+	} else {
+		s.status.follow(mark, nil)
+	}
+	s.ConfirmDelete = false // it was of the first time
+	return f, nil
 }
 
 // knownFor is for how long a deletion is surely to be read in the stream.
@@ -343,10 +368,10 @@ func wentBack(mark apply.Watermark, info stream.Info, lease, newer uint64) strin
 // watermark is of: the newest lease, and the first message that was stored after
 // all that the watermark knows of; 0 if there is none.
 func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, newer uint64, err error) {
-	if lease, err = s.conn.LeaseSeq(ctx, s.Site); err != nil || mark.Last.IsZero() {
+	if lease, err = s.stream.LeaseSeq(ctx, s.Site); err != nil || mark.Last.IsZero() {
 		return lease, 0, err
 	}
-	newer, err = s.conn.FirstAfter(ctx, s.Site, mark.Last)
+	newer, err = s.stream.FirstAfter(ctx, s.Site, mark.Last)
 	return lease, newer, err
 }
 
@@ -355,7 +380,7 @@ func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, 
 // has scanned the source since. Until then the stream says what was true once: it
 // lacks files that are here and at the source, and has their tombstones.
 func (s *subscriber) vouched(ctx context.Context, mark apply.Watermark) (bool, error) {
-	root, err := s.conn.Entry(ctx, s.Site, events.Path{})
+	root, err := s.stream.Entry(ctx, s.Site, events.Path{})
 	return root != nil && root.Time.After(mark.Last), err
 }
 
