@@ -43,7 +43,7 @@ func (s story) set(t tb, codecFrom *Options) *stand {
 }
 
 // setAt is set with the tree in top.
-func (s story) setAt(t *testing.T, top string, codecFrom *Options) *stand {
+func (s story) setAt(t tb, top string, codecFrom *Options) *stand {
 	t.Helper()
 	must(t, os.MkdirAll(filepath.Join(top, "html"), 0o755))
 	o := *codecFrom

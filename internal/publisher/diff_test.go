@@ -61,20 +61,23 @@ func (d *diff) send(pl plan) (left []events.Path) {
 			continue
 		}
 		if p := c.meta.Entry.Path; !p.IsRoot() && d.node[p.Parent()].Kind != events.Dir {
-			d.t.Fatalf("%q comes before its directory", p)
+			d.t.Logf("%q", p)
+			d.t.Fatal("a path comes before its directory")
 		}
 		d.node.apply(m.Entry)
 		d.index.Put(&m.Entry)
 		for digest, p := range renamed {
 			if _, has := d.node[p]; !has {
-				d.t.Fatalf("%q, to be deleted last, is gone before %v came", p, digest)
+				d.t.Logf("%q, of %v", p, digest)
+				d.t.Fatal("what is to be deleted last is gone before")
 			}
 		}
 	}
 	for _, p := range pl.tombstones {
 		for q := range d.node {
 			if q != p && q.Within(p) {
-				d.t.Fatalf("%q is deleted before %q, which is in it", p, q)
+				d.t.Logf("%q, which has %q", p, q)
+				d.t.Fatal("a directory is deleted before what is in it")
 			}
 		}
 		e := events.Entry{Path: p, Kind: events.Tombstone}
@@ -100,7 +103,8 @@ func (d *diff) proven(pl plan, was replica) {
 	for _, p := range pl.tombstones {
 		_, before := was[p]
 		if _, ok := d.w.things[p]; ok && before {
-			d.t.Fatalf("%q is deleted, but stands there", p)
+			d.t.Logf("%q", p)
+			d.t.Fatal("a path is deleted, but stands there")
 		}
 	}
 }
@@ -108,7 +112,8 @@ func (d *diff) proven(pl plan, was replica) {
 func (d *diff) equal(what string) {
 	d.t.Helper()
 	if text := d.node.differs(d.w.replica()); text != "" {
-		d.t.Fatalf("%s: %s", what, text)
+		d.t.Log(text)
+		d.t.Fatalf("%s, and not equal", what)
 	}
 }
 
@@ -133,7 +138,8 @@ func TestDiffLeadsToTheSource(t *testing.T) {
 		d.send(pl)
 		d.equal("applied")
 		if pl, err = d.examine(slices.Clone(deep)); err != nil || len(pl.names()) > 0 {
-			t.Fatalf("once more there is something to send: %q, %v", pl.names(), err)
+			t.Logf("%q, %v", pl.names(), err)
+			t.Fatal("once more there is something to send")
 		}
 	})
 }
@@ -159,10 +165,11 @@ func TestDiffProvesDeletes(t *testing.T) {
 		}
 		pl, err := d.examine(tasks)
 		if d.w.lost != errors.Is(err, source.ErrRootLost) || err != nil && !d.w.lost {
-			t.Fatalf("root is lost: %v, error %v", d.w.lost, err)
+			t.Logf("root is lost: %v, error %v", d.w.lost, err)
+			t.Fatal("a lost root and no error, or the other way round")
 		}
 		if err != nil && len(pl.changes)+len(pl.tombstones) > 0 {
-			t.Fatalf("a lost root proves %q", pl.names())
+			t.Fatal("a lost root proves something")
 		}
 		d.proven(pl, was)
 		d.send(pl)
@@ -206,11 +213,13 @@ func TestGuardCountsWhatIsLost(t *testing.T) {
 		err = pl.check(d.index.Files(), floor)
 		switch {
 		case err == nil && lost-arrived > limit:
-			t.Fatalf("%d of %d files may go, %d arrived", lost, d.index.Files(), arrived)
+			t.Logf("%d of %d, %d arrived", lost, d.index.Files(), arrived)
+			t.Fatal("too many files may go")
 		case err == nil && len(d.w.things) == 1 && len(d.node) > 1 && lost > 0:
 			t.Fatal("all of it may go")
 		case err != nil && lost <= limit && len(d.w.things) > 1:
-			t.Fatalf("%d of %d files may not go: %v", lost, d.index.Files(), err)
+			t.Logf("%d of %d: %v", lost, d.index.Files(), err)
+			t.Fatal("few files may not go")
 		}
 	})
 }

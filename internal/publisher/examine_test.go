@@ -245,6 +245,10 @@ func TestSealWaitsForWhatIsUnpublished(t *testing.T) {
 	p.report.Late(unsent.String(), source.ErrBusy)
 	check("a new path is late, at first", false, false)
 	check("a new path is late", true, true)
+	e := events.Entry{Path: unsent, Kind: events.File}
+	x.Doubt(&e)
+	check("its publish had no answer", false, false)
+	x.Put(&events.Entry{Path: unsent, Kind: events.Tombstone})
 	p.report.Failed("settle", unsent.String(), errUnknown, unpublished)
 	check("a new path cannot be read", true, false)
 	p.report.Gone("unsent")

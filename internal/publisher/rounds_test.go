@@ -2,7 +2,6 @@ package publisher
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -101,7 +100,8 @@ type scribe struct {
 	began   map[events.Path]thing  // when the publish did
 	inodes  map[events.Path]uint64 // of the files that are published
 	later   []worldOp              // done when the next message is stored
-	broken  string                 // the first promise that was broken in a round
+	broken  string                 // the first promise that was broken in a round,
+	by      events.Path            // and by what
 }
 
 func (r *scribe) session() {
@@ -141,15 +141,16 @@ func (r *scribe) round() {
 		r.t.Fatal(err)
 	}
 	if r.broken != "" {
+		r.t.Logf("%q", r.by)
 		r.t.Fatal(r.broken)
 	}
 	r.hint()
 }
 
 // breaks notes what a round did: it has goroutines, which must not end the test.
-func (r *scribe) breaks(format string, args ...any) {
+func (r *scribe) breaks(promise string, by events.Path) {
 	if r.broken == "" {
-		r.broken = fmt.Sprintf(format, args...)
+		r.broken, r.by = promise, by
 	}
 }
 
@@ -158,7 +159,7 @@ func (r *scribe) stores(e events.Entry) {
 	switch {
 	case e.Kind == events.Tombstone:
 		if _, ok := r.began[e.Path]; ok {
-			r.breaks("%q is deleted, but stands there", e.Path)
+			r.breaks("a path is deleted, but stands there", e.Path)
 		}
 		r.keepsBytes(e.Path)
 		delete(r.inodes, e.Path)
@@ -166,7 +167,7 @@ func (r *scribe) stores(e events.Entry) {
 		for p := range r.began {
 			live, ok := r.l.live[p]
 			if _, knew := r.started[p]; knew && !p.IsRoot() && (!ok || live.Kind == events.Tombstone) {
-				r.breaks("the stream is sealed, and has no entry of %q", p)
+				r.breaks("the stream is sealed, and lacks an entry", p)
 			}
 		}
 	case e.Kind == events.File:
@@ -191,7 +192,7 @@ func (r *scribe) keepsBytes(old events.Path) {
 		now, named := r.began[p], r.l.live[p]
 		isNew := named.Kind == 0 || named.Kind == events.Tombstone
 		if isNew && at.ino == r.inodes[old] && at == now && events.Sum([]byte(at.body)) == r.l.live[old].Digest {
-			r.breaks("%q is deleted, and its new name %q not published yet", old, p)
+			r.breaks("a name is deleted, and its new one not published yet", p)
 		}
 	}
 }
@@ -247,7 +248,8 @@ func TestRoundsKeepTheStream(t *testing.T) {
 			}
 		}
 		if text := node.differs(r.w.replica()); text != "" {
-			t.Fatal(text)
+			t.Log(text)
+			t.Fatal("the stream is not what the source is")
 		}
 		if !r.l.live[events.Path{}].Whole {
 			t.Fatal("all is published, and the stream is not sealed")

@@ -208,7 +208,7 @@ const massDeleteFloor = 100
 func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]events.Path, error) {
 	proven := make([]events.Path, 0, len(foreign))
 	for _, p := range foreign {
-		doubtful, err := s.conn.MayHave(ctx, s.Site, p)
+		doubtful, err := s.stream.MayHave(ctx, s.Site, p)
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ type Stream interface {
 	FirstAfter(ctx context.Context, site events.Site, t time.Time) (uint64, error)
 	Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (stream.Info, error)
 	Entry(ctx context.Context, site events.Site, path events.Path) (*stream.Delivery, error)
+	MayHave(ctx context.Context, site events.Site, path events.Path) (bool, error)
 	Fetch(ctx context.Context, site events.Site, seqs []uint64, fn func(stream.Delivery) error) error
 }
 
