@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -222,4 +223,52 @@ func TestGuardCountsWhatIsLost(t *testing.T) {
 			t.Fatal("few files may not go")
 		}
 	})
+}
+
+// A replica is a node in a few lines: what stands at each path after entries
+// were applied, in the order in which they came.
+type replica map[events.Path]events.Entry
+
+func (r replica) apply(e events.Entry) {
+	if e.Kind != events.Dir {
+		for p := range r {
+			if p.Within(e.Path) {
+				delete(r, p)
+			}
+		}
+	}
+	if e.Kind == events.Tombstone {
+		return
+	}
+	r[e.Path] = plain(e)
+}
+
+// plain is e without what does not show on a node.
+func plain(e events.Entry) events.Entry {
+	e.Ctime, e.Epoch, e.From, e.Whole = events.Time{}, 0, nil, false
+	return e
+}
+
+// replica is the node that is equal to the world.
+func (w *world) replica() replica {
+	r := replica{}
+	for p := range w.things {
+		r.apply(w.meta(p, true).Entry)
+	}
+	return r
+}
+
+// differs says where two replicas are not equal, "" if nowhere.
+func (r replica) differs(want replica) string {
+	for p, e := range want {
+		if have, ok := r[p]; !ok || have != e {
+			return fmt.Sprintf("%q is %+v, want %+v", p, have, e)
+		}
+	}
+	for p, e := range r {
+		if _, ok := want[p]; !ok {
+			return fmt.Sprintf("%q is left: %+v", p, e)
+		}
+	}
+	return ""
 }
