@@ -25,7 +25,7 @@ type diff struct {
 // newDiff draws a tree, and another one that it became.
 func newDiff(t *rapid.T) *diff {
 	log := slog.New(slog.DiscardHandler)
-	w := newWorld(someOps(t, 20))
+	w := newWorld(append(planted(t), someOps(t, 10)...))
 	d := &diff{
 		t: t, w: w, index: newIndex(), node: w.replica(),
 		p: &Publisher{Options: Options{Log: log}, src: w, dirty: newDirtySet(0), report: newReport(log)},

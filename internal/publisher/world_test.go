@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -90,6 +91,23 @@ func newWorld(ops []worldOp) *world {
 	}
 	w.do(ops)
 	return w
+}
+
+// planted are the operations that make a small tree with something to lose.
+func planted(t *rapid.T) []worldOp {
+	var ops []worldOp
+	for _, name := range []string{"a/", "a/a/", "a/a/a", "a/a/b", "a/b", "a/x.html", "b/", "b/a", "c"} {
+		p, err := events.ParsePath(strings.TrimSuffix(name, "/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		op := worldOp{name: "file", a: p, value: len(ops)}
+		if strings.HasSuffix(name, "/") {
+			op.name = "dir"
+		}
+		ops = append(ops, op)
+	}
+	return ops
 }
 
 // do changes the world.
