@@ -30,6 +30,7 @@ type node struct {
 	core    *subscriber.Replica // nil: it is down
 	next    uint64              // the last message that was delivered, or a reconcile did for
 	history int                 // the site's, when the session began
+	waits   bool                // for a publisher, to begin
 
 	known  int                  // the newest place in the site's log that it can know
 	acked  map[events.Path]int  // the newest place in the log that was acked, or is below the watermark
@@ -62,7 +63,7 @@ func (n *node) start(kind apply.Fault, at int) {
 	}
 }
 
-// begin finds out where the node stands; false means that it is down.
+// begin finds out where the node stands; false means that it is down, or waits.
 func (n *node) begin() bool {
 	n.known, n.history = len(n.site.log)-1, n.site.history
 	next, err := n.core.Begin(n.t.Context())
@@ -71,8 +72,13 @@ func (n *node) begin() bool {
 	return n.session(err)
 }
 
-// session does what follows an error; false means that the node is down.
+// session does what follows an error; false means that the node is down, or
+// waits.
 func (n *node) session(err error) bool {
+	n.waits = errors.Is(err, subscriber.ErrUnvouched) && !n.power.Dead()
+	if n.waits {
+		return false
+	}
 	if err == nil && !n.power.Dead() {
 		return true
 	}
@@ -136,7 +142,7 @@ func (n *node) ack(seq uint64) {
 // deliver hands over at most most messages in a group, some of those before it
 // again.
 func (n *node) deliver(most, again int) {
-	if n.history != n.site.history && !n.begin() {
+	if (n.history != n.site.history || n.waits) && !n.begin() {
 		return
 	}
 	group := n.site.next(n.next)
@@ -158,6 +164,10 @@ func (n *node) deliver(most, again int) {
 }
 
 func (n *node) retry() {
+	if n.waits {
+		n.begin()
+		return
+	}
 	n.session(n.core.Retry(n.t.Context()))
 }
 
@@ -305,7 +315,7 @@ func (n *node) check(when string) {
 
 // below counts what lives below the watermark as acked: it does not come again.
 func (n *node) below() {
-	if n.core == nil || n.site.unseal {
+	if n.core == nil || n.waits || n.history != n.site.history || n.site.unseal {
 		return
 	}
 	mark, ok := n.tree.Watermark()

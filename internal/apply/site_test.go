@@ -39,6 +39,7 @@ type site struct {
 	lacking map[events.Digest]bool   // those that the bucket does not have now
 	backup  *backup
 	history int    // counts what the stream is not the one any more that it was
+	vouched bool   // it has scanned the source
 	reigns  bool   // a publisher holds the newest lease and knows the stream
 	reading func() // what happens in the midst of the next snapshot
 
@@ -107,7 +108,7 @@ func (s *site) store(subject, header string, payload []byte, e events.Entry) {
 func (s *site) publish(limit int, large func() bool) {
 	if !s.reigns {
 		s.store(siteName.LeaseSubject(), "", []byte("{}"), events.Entry{})
-		s.lease, s.reigns = s.seq, true
+		s.lease, s.reigns, s.vouched = s.seq, true, false
 	}
 	var items []publisher.Item
 	o := publisher.Options{Site: siteName, Root: s.root, NumericIDs: true, Specials: true, Log: slog.New(slog.DiscardHandler)}
@@ -135,8 +136,8 @@ func (s *site) publish(limit int, large func() bool) {
 		s.send(e, payload)
 	}
 	root := s.live[siteName.Subject(events.Path{})].entry
-	if !root.Whole {
-		root.Whole = true
+	if !root.Whole || !s.vouched {
+		root.Whole, s.vouched = true, true
 		s.send(root, nil)
 	}
 	s.unseal = false

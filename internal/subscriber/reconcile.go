@@ -69,6 +69,7 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	if err != nil {
 		return nil, err
 	}
+	supersede(v.want, seqOf)
 	for _, e := range v.want {
 		if e.Kind != events.Tombstone {
 			v.live++

@@ -59,7 +59,8 @@ func NewReplica(from Stream, bucket Bucket, tree *apply.Tree, o Options, acked f
 var ErrAgain = errors.New("begin again")
 
 // Begin finds out where the tree stands, and reconciles it if that must be. The
-// next message to deliver is the first that lives after seq.
+// next message to deliver is the first that lives after seq. [ErrUnvouched] says
+// to begin again later, and not to deliver before.
 func (r *Replica) Begin(ctx context.Context) (seq uint64, err error) {
 	info, err := r.s.stream.StreamInfo(ctx, r.s.Site)
 	if err != nil {

@@ -129,20 +129,20 @@ type wantedEntry struct {
 
 // wanted returns the entries behind those that were looked at, by path.
 func (s *scrubber) wanted(ctx context.Context) (list []wantedEntry, err error) {
-	newest := make(map[events.Path]int)
-	_, err = s.f.conn.Snapshot(ctx, s.f.Site, func(seq uint64, subject, header string) error {
+	want, seqOf := make(map[events.Path]*events.Entry), make(map[events.Path]uint64)
+	_, err = s.f.stream.Snapshot(ctx, s.f.Site, func(seq uint64, subject, header string) error {
 		e, err := events.Decode(s.f.Site, subject, header)
-		if err != nil || !s.now.At.IsRoot() && e.Path.Compare(s.now.At) <= 0 {
-			return nil // what cannot be decoded was parked
+		if err == nil { // what cannot be decoded was parked
+			want[e.Path], seqOf[e.Path] = &e, seq
 		}
-		if i, again := newest[e.Path]; again {
-			list[i] = wantedEntry{seq, &e}
-			return nil
-		}
-		newest[e.Path] = len(list)
-		list = append(list, wantedEntry{seq, &e})
 		return nil
 	})
+	supersede(want, seqOf)
+	for p, e := range want {
+		if s.now.At.IsRoot() || p.Compare(s.now.At) > 0 {
+			list = append(list, wantedEntry{seqOf[p], e})
+		}
+	}
 	slices.SortFunc(list, func(a, b wantedEntry) int { return a.entry.Path.Compare(b.entry.Path) })
 	return list, err
 }

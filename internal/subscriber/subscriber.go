@@ -135,6 +135,9 @@ func (s *subscriber) close() error {
 	return s.tree.Close()
 }
 
+// ErrUnvouched reports a stream that says what was true once.
+var ErrUnvouched = errors.New("the tree stays as it is until a publisher has compared the stream with the source")
+
 // ErrRootReplaced reports that the root is not the directory any more that is
 // kept: what is applied is not what is served.
 var ErrRootReplaced = errors.New("the root directory was replaced")
@@ -293,7 +296,7 @@ func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, er
 			return nil, err
 		}
 		if !vouched {
-			return nil, fmt.Errorf("%s; the tree stays as it is until a publisher has compared the stream with the source", why)
+			return nil, fmt.Errorf("%s; %w", why, ErrUnvouched)
 		}
 	}
 	f := newFollower(s, mark)
