@@ -8,11 +8,13 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"treecast/bench/internal/rig"
 )
 
 // copies is the limit: what is to be done at the nodes is known, and done on
 // this machine, without a network, and without waiting for the disk.
-type copies struct{ trees trees }
+type copies struct{ trees rig.Trees }
 
 func copyArgs(s step, source, node string) []string {
 	switch {
@@ -36,10 +38,10 @@ func (*copies) start(context.Context) error { return nil }
 
 func (c *copies) carry(ctx context.Context, s step) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, node := range c.trees.nodes {
-		args := copyArgs(s, c.trees.source, node)
+	for _, node := range c.trees.Nodes {
+		args := copyArgs(s, c.trees.Source, node)
 		g.Go(func() error {
-			if out, err := program(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			if out, err := rig.Program(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 				return fmt.Errorf("%s: %w\n%s", args[0], err, out)
 			}
 			return nil
@@ -51,11 +53,11 @@ func (c *copies) carry(ctx context.Context, s step) error {
 // rest gives the nodes' trees the time of the source's, which the judge looks
 // at.
 func (c *copies) rest(context.Context) (traffic, error) {
-	fi, err := os.Stat(c.trees.source)
+	fi, err := os.Stat(c.trees.Source)
 	if err != nil {
 		return traffic{}, err
 	}
-	for _, node := range c.trees.nodes {
+	for _, node := range c.trees.Nodes {
 		if err := os.Chtimes(node, fi.ModTime(), fi.ModTime()); err != nil {
 			return traffic{}, err
 		}
@@ -63,4 +65,4 @@ func (c *copies) rest(context.Context) (traffic, error) {
 	return traffic{}, nil
 }
 
-func (*copies) peaks() ([]peak, error) { return nil, nil }
+func (*copies) peaks() []peak { return nil }

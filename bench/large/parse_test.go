@@ -24,17 +24,6 @@ sent 1,234,567 bytes  received 89 bytes  823,104.00 bytes/sec
 	}
 }
 
-func TestParsePeak(t *testing.T) {
-	if got, err := parsePeak("Name:\trsync\nVmPeak:\t   99999 kB\nVmHWM:\t    8560 kB\nVmRSS:\t 8000 kB\n"); err != nil || got != 8560<<10 {
-		t.Errorf("got %d, %v", got, err)
-	}
-	for _, bad := range []string{"Name:\trsync\nState:\tZ (zombie)\n", "VmHWM:\tmuch\n"} {
-		if got, err := parsePeak(bad); err == nil {
-			t.Errorf("%q: got %d", bad, got)
-		}
-	}
-}
-
 func TestBucketMessages(t *testing.T) {
 	var j jsz
 	const page = `{"streams":3,"account_details":[{"name":"$G","stream_detail":[

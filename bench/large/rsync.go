@@ -5,21 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"treecast/bench/internal/rig"
 )
 
 // rsync is a daemon on each node, and for each change one rsync to each of them,
 // all at once: the loop in its kindest form.
 type rsync struct {
-	daemons *daemons
-	trees   trees
+	daemons *rig.Daemons
+	trees   rig.Trees
 	urls    []string // of the nodes' trees
 	moved   int64    // bytes, so far
 	memory  int64    // bytes, the most that a client had
@@ -34,35 +33,22 @@ func rsyncArgs(source, url string) []string {
 func rsyncNotes() []string {
 	return []string{
 		"rsync " + strings.Join(rsyncArgs("SOURCE", "rsync://HOST:PORT/tree/"), " ") + " (after each change, a process for each node, all in parallel; the clock stops when all have ended)",
-		"rsync --daemon --no-detach --config=FILE (one for each node)",
+		rig.RsyncdNote,
 		"bytes: sent and received, of the clients' --stats",
 		"memory: VmHWM of the clients, looked at every 5 ms",
 	}
 }
 
 func (r *rsync) start(ctx context.Context) error {
-	for _, root := range r.trees.nodes {
-		addr, err := freeAddr(ctx)
+	for _, root := range r.trees.Nodes {
+		node, err := rig.NewRsyncd(ctx, root)
 		if err != nil {
 			return err
 		}
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil {
+		if _, err := node.Start(ctx, r.daemons); err != nil {
 			return err
 		}
-		conf := root + ".conf"
-		text := fmt.Sprintf("address = %s\nport = %s\nuse chroot = no\nuid = %d\ngid = %d\n[tree]\npath = %s\nread only = no\n",
-			host, port, os.Getuid(), os.Getgid(), root)
-		if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-			return err
-		}
-		if _, err := r.daemons.start(ctx, filepath.Base(root), "rsync", "--daemon", "--no-detach", "--config="+conf); err != nil {
-			return err
-		}
-		if err := listens(ctx, addr); err != nil {
-			return err
-		}
-		r.urls = append(r.urls, "rsync://"+addr+"/tree/")
+		r.urls = append(r.urls, node.URL)
 	}
 	return nil
 }
@@ -73,7 +59,7 @@ func (r *rsync) carry(ctx context.Context, _ step) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i, url := range r.urls {
 		g.Go(func() error {
-			moved, memory, err := push(ctx, r.trees.source, url)
+			moved, memory, err := push(ctx, r.trees.Source, url)
 			outcomes[i] = outcome{moved, memory}
 			return err
 		})
@@ -88,7 +74,7 @@ func (r *rsync) carry(ctx context.Context, _ step) error {
 
 // push runs one rsync, and returns what it says that it moved, and its memory.
 func push(ctx context.Context, source, url string) (moved, memory int64, err error) {
-	cmd := program(ctx, "rsync", rsyncArgs(source, url)...)
+	cmd := rig.Program(ctx, "rsync", rsyncArgs(source, url)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -105,7 +91,7 @@ func push(ctx context.Context, source, url string) (moved, memory int64, err err
 			moved, err = parseStats(out.String())
 			return moved, memory, err
 		case <-time.After(5 * time.Millisecond):
-			if n, err := peakMemory(cmd.Process.Pid); err == nil { // else it has just ended
+			if n, err := rig.PeakMemory(cmd.Process.Pid); err == nil { // else it has just ended
 				memory = max(memory, n)
 			}
 		}
@@ -135,4 +121,4 @@ func parseStats(out string) (sum int64, err error) {
 
 func (r *rsync) rest(context.Context) (traffic, error) { return traffic{bytes: known(r.moved)}, nil }
 
-func (r *rsync) peaks() ([]peak, error) { return []peak{{"client", r.memory}}, nil }
+func (r *rsync) peaks() []peak { return []peak{{"client", r.memory}} }

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
+	"treecast/bench/internal/rig"
 	"treecast/internal/cli"
 )
 
@@ -21,7 +22,7 @@ const about = `Measures how long one large file, and small changes of it, take t
 type command struct {
 	cli.VersionFlag
 
-	Size     byteSize      `help:"Size of the file: bytes, or a number and KiB, MiB or GiB." default:"256MiB" env:"-"`
+	Size     rig.Size      `help:"Size of the file: bytes, or a number and KiB, MiB or GiB." default:"256MiB" env:"-"`
 	Kinds    []string      `help:"What is in the file: random, text." default:"random,text" enum:"random,text" env:"-" placeholder:"KIND"`
 	Systems  []string      `help:"What is measured: treecast, rsync, copy." default:"treecast,rsync,copy" enum:"treecast,rsync,copy" env:"-" placeholder:"SYSTEM"`
 	Nodes    int           `help:"Nodes that get the file." default:"3" env:"-"`
@@ -42,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	b := bench{command: c, stderr: stderr}
-	if b.judged = has("rsync"); !b.judged {
+	if b.judged = rig.Has("rsync"); !b.judged {
 		fmt.Fprintln(stderr, "rsync is not here: it is left out, and cannot judge the trees; apt-get install rsync")
 		b.Systems = slices.DeleteFunc(b.Systems, func(s string) bool { return s == "rsync" })
 		if len(b.Systems) == 0 {
@@ -50,21 +51,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 	}
 
-	if b.work, err = workDir(c.Work); err != nil {
+	if b.work, err = rig.WorkDir(c.Work, "bench-large-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeAll(b.work)) }()
-	if err := enoughSpace(b.work, int64(c.Size), c.Nodes); err != nil {
+	defer func() { err = errors.Join(err, rig.RemoveAll(b.work)) }()
+	// A node has its old and its new version, and a trash, the source has a copy,
+	// the broker has two versions or more.
+	if err := rig.EnoughSpace(b.work, int64(c.Size)*int64(3*c.Nodes+8)); err != nil {
 		return err
 	}
 	bin, err := os.MkdirTemp("", "bench-large-bin-") // where the trees are, programs may not be allowed
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeAll(bin)) }()
+	defer func() { err = errors.Join(err, rig.RemoveAll(bin)) }()
 	b.bin = bin
 	if slices.Contains(b.Systems, "treecast") {
-		if err := build(ctx, bin); err != nil {
+		if err := rig.Build(ctx, bin); err != nil {
 			return err
 		}
 	}
@@ -93,7 +96,7 @@ func (c *command) check() error {
 	case c.Rounds < 1:
 		return errors.New("--rounds: at least 1")
 	case c.Size < appended:
-		return fmt.Errorf("--size: at least %v", byteSize(appended))
+		return fmt.Errorf("--size: at least %v", rig.Size(appended))
 	}
 	for _, list := range [][]string{c.Kinds, c.Systems} {
 		if sorted := slices.Sorted(slices.Values(list)); len(slices.Compact(sorted)) != len(list) {
@@ -144,14 +147,14 @@ func (b *bench) measure(ctx context.Context, raw *csv.Writer) (*results, error) 
 
 // settings says what was measured with what.
 func (b *bench) settings(ctx context.Context, w io.Writer) error {
-	fs, err := fileSystem(b.work)
+	fs, err := rig.FileSystem(b.work)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "\nWhat is still to be written to disk is written before each step. What treecast shows on a node is on its disk; rsync and cp do not wait for theirs.")
-	fmt.Fprintf(w, "size %v, nodes %d, rounds %d, CPUs %d; %s is on %s\n", b.Size, b.Nodes, b.Rounds, cpus(), filepath.Dir(b.work), fs)
+	fmt.Fprintf(w, "size %v, nodes %d, rounds %d, CPUs %d; %s is on %s\n", b.Size, b.Nodes, b.Rounds, runtime.NumCPU(), filepath.Dir(b.work), fs)
 	if b.judged {
-		version, err := firstLine(ctx, "rsync", "--version")
+		version, err := rig.FirstLine(ctx, "rsync", "--version")
 		if err != nil {
 			return err
 		}
@@ -160,7 +163,7 @@ func (b *bench) settings(ctx context.Context, w io.Writer) error {
 		fmt.Fprintln(w, "no rsync: trees not judged, bytes compared only")
 	}
 	if slices.Contains(b.Systems, "treecast") {
-		version, err := firstLine(ctx, filepath.Join(b.bin, "publisher"), "--version")
+		version, err := rig.FirstLine(ctx, filepath.Join(b.bin, "publisher"), "--version")
 		if err != nil {
 			return err
 		}
@@ -173,9 +176,4 @@ func (b *bench) settings(ctx context.Context, w io.Writer) error {
 		}
 	}
 	return nil
-}
-
-func has(program string) bool {
-	_, err := exec.LookPath(program)
-	return err == nil
 }

@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"treecast/bench/internal/rig"
 )
 
 // TestRun measures a small file with what needs no broker, and looks at what is
 // printed and at what is left.
 func TestRun(t *testing.T) {
 	systems := []string{"copy"}
-	if has("rsync") {
+	if rig.Has("rsync") {
 		systems = append(systems, "rsync")
 	}
 	work, raw := t.TempDir(), filepath.Join(t.TempDir(), "raw.csv")
@@ -70,11 +72,11 @@ func TestRunRefuses(t *testing.T) {
 // TestSameBytes shows that a node's file with the right size and time and other
 // bytes is found.
 func TestSameBytes(t *testing.T) {
-	trees, err := newTrees(filepath.Join(t.TempDir(), "t"), "text", 1, 2)
+	trees, err := rig.NewTrees(filepath.Join(t.TempDir(), "t"), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, dir := range append([]string{trees.source}, trees.nodes...) {
+	for i, dir := range append([]string{trees.Source}, trees.Nodes...) {
 		text := "right"
 		if i == 2 {
 			text = "wrong"
@@ -83,37 +85,12 @@ func TestSameBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := sameBytes(t.Context(), trees, "f"); err == nil || !strings.Contains(err.Error(), trees.nodes[1]) {
+	if err := sameBytes(t.Context(), trees, "f"); err == nil || !strings.Contains(err.Error(), trees.Nodes[1]) {
 		t.Errorf("got %v", err)
 	}
-	trees.nodes = trees.nodes[:1]
+	trees.Nodes = trees.Nodes[:1]
 	if err := sameBytes(t.Context(), trees, "f"); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestDaemonsEnd shows that one that ends by itself is an error, and one that is
-// stopped is not.
-func TestDaemonsEnd(t *testing.T) {
-	failed := make(chan error, 2)
-	d := &daemons{dir: t.TempDir(), fail: func(err error) { failed <- err }}
-	if _, err := d.start(t.Context(), "stays", "sleep", "1000"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.start(t.Context(), "ends", "sh", "-c", "echo why; exit 3"); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-failed; !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "ends") {
-		t.Errorf("got %v", err)
-	}
-	d.stop()
-	if len(failed) > 0 {
-		t.Errorf("got %v", <-failed)
-	}
-	var log bytes.Buffer
-	d.printLogs(&log)
-	if !strings.Contains(log.String(), "why") {
-		t.Errorf("log: %q", &log)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"treecast/bench/internal/rig"
 )
 
 // A system carries a source tree to nodes. Its methods are called by one
@@ -23,7 +25,7 @@ type system interface {
 	// more, with what was moved since start.
 	rest(ctx context.Context) (traffic, error)
 	// peaks returns how much memory each process has had at most.
-	peaks() ([]peak, error)
+	peaks() []peak
 }
 
 // A traffic is what a system has moved.
@@ -45,10 +47,10 @@ type peak struct {
 
 // newSystem and notes have the systems by their names; notes say how each is
 // run, and what is counted.
-func newSystem(name string, d *daemons, t trees, bin string) system {
+func newSystem(name string, d *rig.Daemons, t rig.Trees, bin string) system {
 	switch name {
 	case "treecast":
-		return &treecast{daemons: d, trees: t, bin: bin}
+		return &treecast{rig.Treecast{Daemons: d, Trees: t, Bin: bin}}
 	case "rsync":
 		return &rsync{daemons: d, trees: t}
 	}
@@ -70,18 +72,18 @@ func (q *sequence) run(ctx context.Context, r *results) (err error) {
 	parent := ctx
 	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
-	t, err := newTrees(filepath.Join(q.work, strings.Join([]string{q.kind, q.system}, "-")), q.kind, int64(q.Size), q.Nodes)
+	t, err := rig.NewTrees(filepath.Join(q.work, strings.Join([]string{q.kind, q.system}, "-")), q.Nodes)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeAll(t.dir)) }()
+	defer func() { err = errors.Join(err, rig.RemoveAll(t.Dir)) }()
 
-	d := &daemons{dir: t.dir, fail: fail}
+	d := &rig.Daemons{Dir: t.Dir, Fail: fail}
 	defer func() {
 		if err != nil && parent.Err() == nil {
-			d.printLogs(q.stderr)
+			d.PrintLogs(q.stderr)
 		}
-		d.stop()
+		d.Stop()
 	}()
 	sys := newSystem(q.system, d, t, q.bin)
 	if err := sys.start(ctx); err != nil {
@@ -96,12 +98,9 @@ func (q *sequence) run(ctx context.Context, r *results) (err error) {
 			q.rows = append(q.rows, m)
 		}
 	}
-	peaks, err := sys.peaks()
-	if err != nil {
-		return err
-	}
+	peaks := sys.peaks()
 	if q.judged {
-		if err := judge(ctx, t); err != nil {
+		if err := rig.Judge(ctx, t, 10*time.Second); err != nil {
 			return err
 		}
 	}
@@ -110,14 +109,14 @@ func (q *sequence) run(ctx context.Context, r *results) (err error) {
 }
 
 // measure makes one change and waits until all nodes have it.
-func (q *sequence) measure(ctx context.Context, sys system, t trees, s step) (measurement, error) {
+func (q *sequence) measure(ctx context.Context, sys system, t rig.Trees, s step) (measurement, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, q.Patience, fmt.Errorf("not on all nodes after %v", q.Patience))
 	defer cancel()
-	change, err := s.prepare(t)
+	change, err := s.prepare(tree{t, q.kind, int64(q.Size)})
 	if err != nil {
 		return measurement{}, err
 	}
-	if err := flush(t.dir); err != nil {
+	if err := rig.Flush(t.Dir); err != nil {
 		return measurement{}, err
 	}
 	before, err := sys.rest(ctx)
@@ -159,15 +158,15 @@ func why(ctx context.Context, err error) error {
 
 // await looks every millisecond, until every node has what s makes present and
 // lacks what it makes absent.
-func await(ctx context.Context, t trees, s step) error {
+func await(ctx context.Context, t rig.Trees, s step) error {
 	var want fs.FileInfo
 	if s.present != "" {
 		var err error
-		if want, err = os.Lstat(filepath.Join(t.source, s.present)); err != nil {
+		if want, err = os.Lstat(filepath.Join(t.Source, s.present)); err != nil {
 			return err
 		}
 	}
-	for _, node := range t.nodes { // the last one to have it is waited for
+	for _, node := range t.Nodes { // the last one to have it is waited for
 		for !arrived(node, s, want) {
 			select {
 			case <-ctx.Done():

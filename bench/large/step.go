@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"treecast/bench/internal/rig"
 )
 
 const (
@@ -11,6 +13,13 @@ const (
 	newName  = "renamed.bin"
 	appended = 4 << 10 // bytes
 )
+
+// A tree is what steps are made in.
+type tree struct {
+	rig.Trees
+	kind string // of content
+	size int64  // of the new file
+}
 
 // A step is one change at the source.
 type step struct {
@@ -20,12 +29,12 @@ type step struct {
 
 	// prepare does what an editor or a deployer does before the change is to be
 	// seen, beside the tree, and returns the change.
-	prepare func(t trees) (change func() error, err error)
+	prepare func(t tree) (change func() error, err error)
 }
 
 // marker comes before the clock is used: when it is everywhere, all runs.
-var marker = step{name: "marker", present: "marker", prepare: func(t trees) (func() error, error) {
-	return t.replace("marker", func(f *os.File) error {
+var marker = step{name: "marker", present: "marker", prepare: func(t tree) (func() error, error) {
+	return t.Replace("marker", func(f *os.File) error {
 		_, err := f.WriteString("marker\n")
 		return err
 	})
@@ -34,23 +43,23 @@ var marker = step{name: "marker", present: "marker", prepare: func(t trees) (fun
 // steps are in the order in which they are made; each goes on with what the one
 // before has left.
 var steps = []step{
-	{name: "new", present: fileName, prepare: func(t trees) (func() error, error) {
-		return t.replace(fileName, func(f *os.File) error {
-			_, err := io.Copy(f, content(t.kind, 1, t.size))
+	{name: "new", present: fileName, prepare: func(t tree) (func() error, error) {
+		return t.Replace(fileName, func(f *os.File) error {
+			_, err := io.Copy(f, rig.Content(t.kind, 1, t.size))
 			return err
 		})
 	}},
-	{name: "insert 1 byte at the front", present: fileName, prepare: func(t trees) (func() error, error) {
-		return t.replace(fileName, func(f *os.File) error {
+	{name: "insert 1 byte at the front", present: fileName, prepare: func(t tree) (func() error, error) {
+		return t.Replace(fileName, func(f *os.File) error {
 			if _, err := f.WriteString("+"); err != nil {
 				return err
 			}
-			return t.copyTo(f, fileName)
+			return t.CopyTo(f, fileName)
 		})
 	}},
-	{name: "change 1 byte in the middle", present: fileName, prepare: func(t trees) (func() error, error) {
-		return t.replace(fileName, func(f *os.File) error {
-			if err := t.copyTo(f, fileName); err != nil {
+	{name: "change 1 byte in the middle", present: fileName, prepare: func(t tree) (func() error, error) {
+		return t.Replace(fileName, func(f *os.File) error {
+			if err := t.CopyTo(f, fileName); err != nil {
 				return err
 			}
 			var b [1]byte
@@ -63,30 +72,20 @@ var steps = []step{
 			return err
 		})
 	}},
-	{name: "append 4 KiB", present: fileName, prepare: func(t trees) (func() error, error) {
-		more, err := io.ReadAll(content(t.kind, 2, appended))
-		return func() error {
-			f, err := os.OpenFile(filepath.Join(t.source, fileName), os.O_WRONLY|os.O_APPEND, 0)
-			if err != nil {
-				return err
-			}
-			if _, err := f.Write(more); err != nil {
-				f.Close()
-				return err
-			}
-			return f.Close()
-		}, err
+	{name: "append 4 KiB", present: fileName, prepare: func(t tree) (func() error, error) {
+		more, err := io.ReadAll(rig.Content(t.kind, 2, appended))
+		return func() error { return t.Append(fileName, more) }, err
 	}},
-	{name: "rename", present: newName, absent: fileName, prepare: func(t trees) (func() error, error) {
+	{name: "rename", present: newName, absent: fileName, prepare: func(t tree) (func() error, error) {
 		return func() error {
-			return os.Rename(filepath.Join(t.source, fileName), filepath.Join(t.source, newName))
+			return os.Rename(filepath.Join(t.Source, fileName), filepath.Join(t.Source, newName))
 		}, nil
 	}},
-	{name: "delete", absent: newName, prepare: func(t trees) (func() error, error) {
-		_, err := t.replace(newName, func(f *os.File) error { return t.copyTo(f, newName) }) // for the next step
-		return func() error { return os.Remove(filepath.Join(t.source, newName)) }, err
+	{name: "delete", absent: newName, prepare: func(t tree) (func() error, error) {
+		_, err := t.Replace(newName, func(f *os.File) error { return t.CopyTo(f, newName) }) // for the next step
+		return func() error { return os.Remove(filepath.Join(t.Source, newName)) }, err
 	}},
-	{name: "put back", present: newName, prepare: func(t trees) (func() error, error) {
-		return t.rename(newName), nil
+	{name: "put back", present: newName, prepare: func(t tree) (func() error, error) {
+		return t.Rename(newName), nil
 	}},
 }

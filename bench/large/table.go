@@ -1,13 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"treecast/bench/internal/rig"
 )
 
 // A measurement is one step, once.
@@ -79,7 +80,7 @@ func (r *results) write(w io.Writer, kinds, systems []string) {
 	for _, system := range systems {
 		for _, u := range r.memory {
 			if u.system == system {
-				fmt.Fprintf(table, "%s\t%s\t%v\n", u.system, u.name, byteSize(u.sizeBytes))
+				fmt.Fprintf(table, "%s\t%s\t%v\n", u.system, u.name, rig.Size(u.sizeBytes))
 			}
 		}
 	}
@@ -103,26 +104,9 @@ func (r *results) writeRow(w io.Writer, step, kind, system string) {
 	if len(elapsed) == 0 {
 		return
 	}
-	all.bytes.n, all.objects.n = median(bytes), median(objects)
+	all.bytes.n, all.objects.n = rig.Median(bytes), rig.Median(objects)
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s–%s\t%s\t%s\n", step, kind, system,
-		short(median(elapsed)), short(slices.Min(elapsed)), short(slices.Max(elapsed)),
-		all.bytes.text(func(n int64) string { return byteSize(n).String() }),
+		rig.Short(rig.Median(elapsed)), rig.Short(slices.Min(elapsed)), rig.Short(slices.Max(elapsed)),
+		all.bytes.text(func(n int64) string { return rig.Size(n).String() }),
 		all.objects.text(func(n int64) string { return strconv.FormatInt(n, 10) }))
-}
-
-// median returns the middle one of all, or the lower one of the two in the
-// middle: a value that was measured.
-func median[T cmp.Ordered](all []T) T {
-	return slices.Sorted(slices.Values(all))[(len(all)-1)/2]
-}
-
-// short writes three digits or so.
-func short(d time.Duration) string {
-	switch {
-	case d < 100*time.Millisecond:
-		return fmt.Sprintf("%.1f ms", float64(d)/1e6)
-	case d < time.Second:
-		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
-	}
-	return fmt.Sprintf("%.2f s", d.Seconds())
 }

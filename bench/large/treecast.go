@@ -5,96 +5,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"path/filepath"
-	"strings"
 	"time"
+
+	"treecast/bench/internal/rig"
 )
 
-const site = "web"
-
-// build makes the three commands in dir, from the module that we are run in.
-func build(ctx context.Context, dir string) error {
-	cmd := program(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-o", dir+"/", "treecast/cmd/...")
-	cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); ctx.Err() != nil {
-		return context.Cause(ctx)
-	} else if err != nil {
-		return fmt.Errorf("go build, which must be in the repository: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // treecast is a broker, a publisher and nodes as they are by default.
-type treecast struct {
-	daemons *daemons
-	trees   trees
-	bin     string // the directory with the commands
-	monitor string // the broker's, http://HOST:PORT
-	pids    []pid
-}
-
-type pid struct {
-	name   string
-	number int
-}
-
-func brokerArgs(store, listen, monitor string) []string {
-	return []string{"--store-dir", store, "--listen", listen, "--monitor", monitor}
-}
-
-func publisherArgs(broker, root string) []string {
-	return []string{"--nats", "nats://" + broker, "--site", site, "--root", root}
-}
-
-func subscriberArgs(broker, node, root string) []string {
-	return []string{"--nats", "nats://" + broker, "--site", site, "--node", node, "--root", root}
-}
+type treecast struct{ rig.Treecast }
 
 func treecastNotes() []string {
-	return []string{
-		"embedded-broker " + strings.Join(brokerArgs("DIR", "HOST:PORT", "HOST:PORT"), " "),
-		"publisher " + strings.Join(publisherArgs("HOST:PORT", "SOURCE"), " "),
-		"subscriber " + strings.Join(subscriberArgs("HOST:PORT", "NODE", "NODE"), " ") + " (a process for each node)",
+	return append(rig.TreecastNotes(),
 		"bytes: in_bytes and out_bytes of the broker's /varz",
-		"objects: new messages in stream OBJ_" + site + "; a chunk has two, its data and what describes it, or more where the data is long",
+		"objects: new messages in stream OBJ_"+rig.Site+"; a chunk has two, its data and what describes it, or more where the data is long",
 		"memory: VmHWM at the end of a sequence",
-	}
+	)
 }
 
 func (c *treecast) start(ctx context.Context) error {
-	listen, err := freeAddr(ctx)
-	if err != nil {
+	if err := c.StartBroker(ctx); err != nil {
 		return err
 	}
-	monitor, err := freeAddr(ctx)
-	if err != nil {
+	if err := c.StartPublisher(ctx); err != nil {
 		return err
 	}
-	c.monitor = "http://" + monitor
-	if err := c.run(ctx, "broker", "broker", "embedded-broker", brokerArgs(filepath.Join(c.trees.dir, "store"), listen, monitor)); err != nil {
-		return err
-	}
-	for _, addr := range []string{listen, monitor} {
-		if err := listens(ctx, addr); err != nil {
-			return err
-		}
-	}
-	if err := c.run(ctx, "publisher", "publisher", "publisher", publisherArgs(listen, c.trees.source)); err != nil {
-		return err
-	}
-	for _, root := range c.trees.nodes {
-		name := filepath.Base(root)
-		if err := c.run(ctx, "node", name, "subscriber", subscriberArgs(listen, name, root)); err != nil {
+	for _, root := range c.Trees.Nodes {
+		if _, err := c.StartNode(ctx, root); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (c *treecast) run(ctx context.Context, role, name, command string, args []string) error {
-	number, err := c.daemons.start(ctx, name, filepath.Join(c.bin, command), args...)
-	c.pids = append(c.pids, pid{role, number})
-	return err
 }
 
 func (*treecast) carry(context.Context, step) error { return nil }
@@ -126,7 +65,7 @@ func (c *treecast) rest(ctx context.Context) (traffic, error) {
 	}
 	var j jsz
 	err := c.ask(ctx, "/jsz?accounts=true&streams=true", &j)
-	return traffic{bytes: known(was), objects: known(j.messages("OBJ_" + site))}, err
+	return traffic{bytes: known(was), objects: known(j.messages("OBJ_" + rig.Site))}, err
 }
 
 // A jsz is the part of the broker's report on JetStream that has the streams.
@@ -155,7 +94,7 @@ func (j *jsz) messages(stream string) (n int64) {
 
 // ask reads a page of the broker's monitor.
 func (c *treecast) ask(ctx context.Context, page string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.monitor+page, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Monitor+page, nil)
 	if err != nil {
 		return err
 	}
@@ -170,14 +109,11 @@ func (c *treecast) ask(ctx context.Context, page string, into any) error {
 	return nil
 }
 
-func (c *treecast) peaks() ([]peak, error) {
+func (c *treecast) peaks() []peak {
+	most := c.Daemons.Peaks()
 	var all []peak
-	for _, p := range c.pids {
-		n, err := peakMemory(p.number)
-		if err != nil {
-			return nil, fmt.Errorf("memory of %s: %w", p.name, err)
-		}
-		all = append(all, peak{p.name, n})
+	for _, role := range []string{"broker", "publisher", "node"} {
+		all = append(all, peak{role, most[role]})
 	}
-	return all, nil
+	return all
 }

@@ -1,28 +1,27 @@
-package main
+package rig
 
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// workDir makes a directory of our own in parent, or if that is "" in memory
+// WorkDir makes a directory of our own in parent, or if that is "" in memory
 // where that can be had.
-func workDir(parent string) (string, error) {
+func WorkDir(parent, prefix string) (string, error) {
 	if parent == "" {
-		if dir, err := os.MkdirTemp("/dev/shm", "bench-large-"); err == nil {
+		if dir, err := os.MkdirTemp("/dev/shm", prefix); err == nil {
 			return dir, nil
 		}
 	}
-	return os.MkdirTemp(parent, "bench-large-")
+	return os.MkdirTemp(parent, prefix)
 }
 
-// removeAll removes dir for good: a process of a daemon that was just stopped
+// RemoveAll removes dir for good: a process of a daemon that was just stopped
 // may write a last file.
-func removeAll(dir string) error {
+func RemoveAll(dir string) error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if err := os.RemoveAll(dir); err == nil || time.Now().After(deadline) {
 			return err
@@ -30,24 +29,22 @@ func removeAll(dir string) error {
 	}
 }
 
-// enoughSpace refuses a file that would fill the file system: a node has its old
-// and its new version, and a trash, the source has a copy, the broker has two
-// versions or more.
-func enoughSpace(dir string, sizeBytes int64, nodes int) error {
+// EnoughSpace refuses work that would fill dir's file system.
+func EnoughSpace(dir string, needBytes int64) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("free space of %s: %w", dir, err)
 	}
 	free := int64(disk.Bavail) * disk.Bsize //nolint:gosec // a disk's size fits
-	if need := sizeBytes * int64(3*nodes+8); free < need {
-		return fmt.Errorf("%s has %v free, and %v may be needed: see --work, --size, --nodes", dir, byteSize(free), byteSize(need))
+	if free < needBytes {
+		return fmt.Errorf("%s has %v free, and %v may be needed: see --work, --size, --nodes", dir, Size(free), Size(needBytes))
 	}
 	return nil
 }
 
-// flush writes out what is still to be written of dir's file system, so that no
+// Flush writes out what is still to be written of dir's file system, so that no
 // step pays for the one before.
-func flush(dir string) error {
+func Flush(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -56,8 +53,8 @@ func flush(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// fileSystem names the file system that dir is on; see statfs(2).
-func fileSystem(dir string) (string, error) {
+// FileSystem names the file system that dir is on; see statfs(2).
+func FileSystem(dir string) (string, error) {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return "", err
@@ -77,5 +74,3 @@ func fileSystem(dir string) (string, error) {
 		return fmt.Sprintf("a file system %#x", magic), nil
 	}
 }
-
-func cpus() int { return runtime.NumCPU() }

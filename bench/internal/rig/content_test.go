@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -22,15 +22,15 @@ func TestContent(t *testing.T) {
 		kind   string
 		lo, hi int // of the compressed size, in percent
 	}{{"random", 99, 101}, {"text", 20, 50}} {
-		all, err := io.ReadAll(content(c.kind, 1, size))
+		all, err := io.ReadAll(Content(c.kind, 1, size))
 		if err != nil || len(all) != size {
 			t.Fatalf("%s: %d bytes, %v", c.kind, len(all), err)
 		}
-		again, err := io.ReadAll(iotest.HalfReader(content(c.kind, 1, size)))
+		again, err := io.ReadAll(iotest.HalfReader(Content(c.kind, 1, size)))
 		if err != nil || !bytes.Equal(all, again) {
 			t.Errorf("%s: other bytes the second time, or %v", c.kind, err)
 		}
-		other, err := io.ReadAll(content(c.kind, 2, size))
+		other, err := io.ReadAll(Content(c.kind, 2, size))
 		if err != nil || bytes.Equal(all, other) {
 			t.Errorf("%s: the same bytes from another seed, or %v", c.kind, err)
 		}

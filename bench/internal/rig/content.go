@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"encoding/binary"
@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 )
 
-// content returns size bytes that are the same each time for a kind and a seed.
-func content(kind string, seed uint64, size int64) io.Reader {
+// Content returns size bytes that are the same each time for a kind and a seed.
+func Content(kind string, seed uint64, size int64) io.Reader {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	random := rand.NewChaCha8(key)

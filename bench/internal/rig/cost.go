@@ -1,0 +1,164 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CPU returns the CPU time that the processes of each role have used so far,
+// with all that they have started.
+func (d *Daemons) CPU() map[string]time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := maps.Clone(d.spent)
+	if all == nil {
+		all = map[string]time.Duration{}
+	}
+	for _, p := range d.all {
+		all[p.role] += cpuTime(family(p.Pid)...)
+	}
+	return all
+}
+
+// Peaks returns the most memory, in bytes, that one process of each role had.
+// A process that lives for less than the pause of Watch may not have been seen.
+func (d *Daemons) Peaks() map[string]int64 {
+	for _, p := range d.running() {
+		d.look(p)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.peaks)
+}
+
+// Watch looks at the memory of what the daemons start, until ctx ends.
+func (d *Daemons) Watch(ctx context.Context) {
+	const pause = 50 * time.Millisecond
+	for tick := time.NewTicker(pause); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		for _, p := range d.running() {
+			if len(family(p.Pid)) > 1 {
+				d.look(p)
+			}
+		}
+	}
+}
+
+func (d *Daemons) look(p *Daemon) {
+	var most int64
+	for _, pid := range family(p.Pid) {
+		if n, err := PeakMemory(pid); err == nil { // else it has just ended
+			most = max(most, n)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.peaks == nil {
+		d.peaks = map[string]int64{}
+	}
+	d.peaks[p.role] = max(d.peaks[p.role], most)
+}
+
+// family returns a process and what it has started and what that has. Those of
+// threads other than the first are not seen: no system that we start has any.
+func family(pid int) []int {
+	all := []int{pid}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return all // it has just ended
+	}
+	for child := range strings.FieldsSeq(string(text)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			all = append(all, family(n)...)
+		}
+	}
+	return all
+}
+
+// cpuTime returns what processes have used, and those of their children that
+// have ended. One that has just ended is left out: its parent has it.
+func cpuTime(pids ...int) (sum time.Duration) {
+	for _, pid := range pids {
+		var own unix.Timespec
+		if unix.ClockGettime(cpuClock(pid), &own) != nil {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		if children, err := parseChildren(string(text)); err == nil {
+			sum += time.Duration(own.Nano()) + children
+		}
+	}
+	return sum
+}
+
+// cpuClock is clock_getcpuclockid(3): to the nanosecond, and with the threads
+// that have ended.
+func cpuClock(pid int) int32 { return ^int32(pid)<<3 | 2 } //nolint:gosec // pids have 22 bits
+
+// parseChildren returns cutime and cstime of proc_pid_stat(5).
+func parseChildren(stat string) (time.Duration, error) {
+	const tick = 10 * time.Millisecond                                  // USER_HZ is 100 wherever Go runs
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // the name before may have anything
+	if len(fields) < 15 {
+		return 0, fmt.Errorf("stat %q is too short", stat)
+	}
+	var sum time.Duration
+	for _, f := range fields[13:15] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
+
+// PeakMemory returns the most memory that a running process had, in bytes:
+// VmHWM, see proc_pid_status(5). What wait4 tells of a process that has ended
+// will not do: it starts at the size of the process that started it.
+func PeakMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parsePeak(string(text))
+}
+
+func parsePeak(status string) (int64, error) {
+	for line := range strings.Lines(status) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			var kib int64
+			if _, err := fmt.Sscanf(value, "%d kB", &kib); err != nil {
+				return 0, fmt.Errorf("VmHWM %q: %w", value, err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, errors.New("no VmHWM: the process has ended")
+}
+
+// Loopback returns the bytes that have gone over the loopback, whoever sent
+// them.
+func Loopback() (int64, error) {
+	text, err := os.ReadFile("/sys/class/net/lo/statistics/tx_bytes")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+}
