@@ -14,7 +14,8 @@ import (
 )
 
 // CPU returns the CPU time that the processes of each role have used so far,
-// with all that they have started.
+// with all that they have started. What has ended is counted in hundredths of a
+// second.
 func (d *Daemons) CPU() map[string]time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -41,7 +42,7 @@ func (d *Daemons) Peaks() map[string]int64 {
 
 // Watch looks at the memory of what the daemons start, until ctx ends.
 func (d *Daemons) Watch(ctx context.Context) {
-	const pause = 50 * time.Millisecond
+	const pause = 100 * time.Millisecond
 	for tick := time.NewTicker(pause); ; {
 		select {
 		case <-ctx.Done():
@@ -72,17 +73,22 @@ func (d *Daemons) look(p *Daemon) {
 	d.peaks[p.role] = max(d.peaks[p.role], most)
 }
 
-// family returns a process and what it has started and what that has. Those of
-// threads other than the first are not seen: no system that we start has any.
+// family returns a process and what its threads have started and what that has.
 func family(pid int) []int {
 	all := []int{pid}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return all // it has just ended
 	}
-	for child := range strings.FieldsSeq(string(text)) {
-		if n, err := strconv.Atoi(child); err == nil {
-			all = append(all, family(n)...)
+	for _, thread := range threads {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, thread.Name()))
+		if err != nil {
+			continue // as above
+		}
+		for child := range strings.FieldsSeq(string(text)) {
+			if n, err := strconv.Atoi(child); err == nil {
+				all = append(all, family(n)...)
+			}
 		}
 	}
 	return all

@@ -32,13 +32,14 @@ func Program(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// FirstLine returns the first line that a program prints.
+// FirstLine returns the first line that a program prints, whatever its exit
+// code: some call it a failure to be asked for help.
 func FirstLine(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := Program(ctx, name, args...).Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
 	line, _, _ := strings.Cut(string(out), "\n")
+	if line == "" {
+		return "", fmt.Errorf("%s prints nothing: %w", name, err)
+	}
 	return line, nil
 }
 
