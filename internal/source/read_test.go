@@ -291,3 +291,16 @@ func BenchmarkLstat(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSettled is the question whether somebody has a file open for writing.
+func BenchmarkSettled(b *testing.B) {
+	tree, root := open(b, Options{})
+	mkdir(b, root+"/a/b/c")
+	write(b, root+"/a/b/c/f", "x")
+	p := pathOf(b, "a/b/c/f")
+	for b.Loop() {
+		if settled, _, err := tree.Settled(p); err != nil || !settled {
+			b.Fatal(settled, err)
+		}
+	}
+}
