@@ -1,4 +1,4 @@
-.PHONY: build test torture torture-power lint fuzz bench bench-large demo ci clean
+.PHONY: build test torture torture-power lint fuzz bench bench-large gobench demo ci clean
 
 build: # the three commands, into bin/
 	mkdir -p bin
@@ -25,11 +25,15 @@ lint:
 fuzz: # each decoder for FUZZTIME
 	.ci/run fuzz
 
-bench:
-	go test -run '^$$' -bench . ./...
+BENCH_OUT ?= bin/bench
+bench: # treecast beside the loop, lsyncd, Syncthing and copies; BENCH_OUT gets the table, every number and a chart; see docs/PERFORMANCE.md
+	go run ./bench --install --out $(BENCH_OUT) $(BENCH_FLAGS)
 
 bench-large: # one file of 256 MiB to three nodes: treecast, rsync, copies; see bench/large
 	go run ./bench/large
+
+gobench: # the hot paths, for benchstat
+	go test -run '^$$' -bench . -count $(or $(COUNT),1) ./internal/...
 
 demo: # edit files in demo/a and see them arrive in demo/b, c and d
 	mkdir -p demo/a demo/b demo/c demo/d
