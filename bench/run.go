@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -91,10 +92,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if r.about, err = b.about(ctx); err != nil {
 		return err
 	}
-	if err := b.measure(ctx); err != nil {
+	if err := b.measure(ctx, r); err != nil {
 		return err
 	}
-	return b.publish(r, stdout)
+	r.write(stdout)
+	return nil
 }
 
 func (c *command) check() error {
@@ -177,8 +179,9 @@ func (b *bench) tree(ctx context.Context) (err error) {
 }
 
 // measure goes through all sequences: the systems take turns, so that a machine
-// that gets slower or faster does so for all of them.
-func (b *bench) measure(ctx context.Context) error {
+// that gets slower or faster does so for all of them. What is known is saved
+// after each.
+func (b *bench) measure(ctx context.Context, r *report) error {
 	var all, single []work
 	for _, w := range works {
 		if slices.Contains(b.Works, w.name) {
@@ -193,17 +196,19 @@ func (b *bench) measure(ctx context.Context) error {
 			if b.absent[name] != "" {
 				continue
 			}
-			if err := (&sequence{bench: b, round: round, name: name, works: all}).run(ctx, b.Nodes); err != nil {
-				return err
-			}
-			if len(single) < 2 || !slices.Contains(b.Fans, name) {
-				continue
-			}
-			for _, nodes := range b.Fanout {
-				if nodes == b.Nodes {
-					continue // is known
+			plan := map[int][]work{b.Nodes: all}
+			if len(single) == 2 && slices.Contains(b.Fans, name) {
+				for _, nodes := range b.Fanout {
+					if nodes != b.Nodes { // else it is known
+						plan[nodes] = single
+					}
 				}
-				if err := (&sequence{bench: b, round: round, name: name, works: single}).run(ctx, nodes); err != nil {
+			}
+			for _, nodes := range slices.Sorted(maps.Keys(plan)) {
+				if err := (&sequence{bench: b, round: round, name: name, works: plan[nodes]}).run(ctx, nodes); err != nil {
+					return err
+				}
+				if err := b.save(r); err != nil {
 					return err
 				}
 			}
@@ -250,10 +255,8 @@ func (b *bench) about(ctx context.Context) ([]string, error) {
 	return lines, nil
 }
 
-// publish prints the report, and writes its files.
-func (b *bench) publish(r *report, stdout io.Writer) error {
-	r.about = append(r.about, r.remarks()...)
-	r.write(stdout)
+// save writes the files of the report, if that is wanted.
+func (b *bench) save(r *report) error {
 	if b.Out == "" {
 		return nil
 	}

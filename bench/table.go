@@ -23,7 +23,7 @@ type report struct {
 
 // write writes the tables in Markdown.
 func (r *report) write(w io.Writer) {
-	for _, line := range r.about {
+	for _, line := range append(slices.Clone(r.about), r.remarks()...) {
 		fmt.Fprintf(w, "- %s\n", line)
 	}
 	r.table(w, "Time until the last node has it", r.rows, row.label, r.time)
