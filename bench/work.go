@@ -98,7 +98,7 @@ func (r row) label() string {
 
 // rows are the lines of the table, for a tree and the options.
 func (c *command) rows(b base) []row {
-	return []row{
+	all := []row{
 		{"first", "seconds", fmt.Sprintf("first sync of all nodes (%d files, %v)", len(b.files), rig.Size(b.sizeBytes))},
 		{"single", "p50", "one 4 KiB file"},
 		{"single", "p99", "one 4 KiB file"},
@@ -112,6 +112,7 @@ func (c *command) rows(b base) []row {
 		{"rest", "cpu", fmt.Sprintf("at rest, CPU of %g s (all processes)", c.Rest.Seconds())},
 		{"back", "seconds", fmt.Sprintf("node back after %d rounds over %d files", rounds, b.share(1000))},
 	}
+	return slices.DeleteFunc(all, func(r row) bool { return !slices.Contains(c.Works, r.work) })
 }
 
 // first starts the source's side, where the tree is already, beside nodes that

@@ -3,6 +3,7 @@ package rig
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -11,9 +12,10 @@ import (
 // middle: a value that was measured.
 func Median[T cmp.Ordered](all []T) T { return Quantile(all, 0.5) }
 
-// Quantile returns the smallest of all that a share of them does not exceed.
+// Quantile returns the smallest of all that a share of them does not exceed; one
+// that was measured too.
 func Quantile[T cmp.Ordered](all []T, share float64) T {
-	rank := int(share*float64(len(all)) + 0.999999) // the ceiling; 0.99 of 100 is 99
+	rank := int(math.Ceil(share * float64(len(all))))
 	return slices.Sorted(slices.Values(all))[max(rank, 1)-1]
 }
 

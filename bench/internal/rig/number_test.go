@@ -18,6 +18,18 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+func TestQuantile(t *testing.T) {
+	all := make([]int, 100)
+	for i := range all {
+		all[i] = 100 - i
+	}
+	for share, want := range map[float64]int{0: 1, 0.5: 50, 0.99: 99, 0.991: 100, 1: 100} {
+		if got := Quantile(all, share); got != want {
+			t.Errorf("%v: got %d, want %d", share, got, want)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	for text, want := range map[string]string{
 		"256MiB": "256 MiB", "4096": "4 KiB", "1GiB": "1 GiB", "1536KiB": "1.5 MiB", "12 B": "12 B", "0": "0 B",
