@@ -159,9 +159,9 @@ func signed(rest []byte, as string) []byte {
 
 // whole returns an error if a file is not one that signed made.
 func whole(file []byte, fi fs.FileInfo) error {
-	head, rest, _ := bytes.Cut(file[:min(len(file), 200)], []byte("\n"))
+	head, _, _ := bytes.Cut(file[:min(len(file), 200)], []byte("\n"))
 	digest, as, ok := bytes.Cut(head, []byte(" "))
-	rest = file[min(len(file), len(head)+1):]
+	rest := file[min(len(file), len(head)+1):]
 	sum := sha256.Sum256(rest)
 	if !ok || string(digest) != hex.EncodeToString(sum[:]) {
 		return fmt.Errorf("torn: %d bytes that hash to %x, the first line is %q", len(file), sum, head)
