@@ -98,9 +98,9 @@ func (p *power) do(name string, fn func() error) error {
 }
 
 // sync makes something durable.
-func (p *power) sync(name string, real, model func() error) error {
+func (p *power) sync(name string, onDisk, model func() error) error {
 	if p.disk != nil {
-		model = real
+		model = onDisk
 	}
 	return p.do(name, model)
 }

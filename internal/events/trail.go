@@ -25,15 +25,24 @@ const trailPlaces = 16
 // A TrailHash makes the digest of a body and its trail: Chunk at the start of
 // each chunk, Write for its bytes, Sum at the end.
 type TrailHash struct {
-	h     hash.Hash
+	h     resumable
 	chunk int // the number of the next one
 	every int // chunks between two places
 	trail Trail
 	last  []byte // before the chunk that was begun last
 }
 
+// resumable is what crypto/sha256 promises of its hash.
+type resumable interface {
+	hash.Hash
+	encoding.BinaryAppender
+	encoding.BinaryUnmarshaler
+}
+
 // NewTrailHash returns a hash at the start of a body.
-func NewTrailHash() *TrailHash { return &TrailHash{h: sha256.New(), every: 1} }
+func NewTrailHash() *TrailHash {
+	return &TrailHash{h: sha256.New().(resumable), every: 1} //nolint:errcheck // it is one
+}
 
 // Resume returns a hash that has taken in the bytes of the first chunk chunks of
 // t's body, the largest such number up to common.
@@ -46,7 +55,7 @@ func (t Trail) Resume(common int) (h *TrailHash, chunk int) {
 	if i < 0 {
 		return h, 0
 	}
-	if err := h.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(t[i].state); err != nil {
+	if err := h.h.UnmarshalBinary(t[i].state); err != nil {
 		panic(err) // it is of this process
 	}
 	h.chunk = t[i].chunk
@@ -59,7 +68,7 @@ func (t Trail) Resume(common int) (h *TrailHash, chunk int) {
 
 // Chunk begins the next chunk.
 func (h *TrailHash) Chunk() {
-	state, err := h.h.(encoding.BinaryAppender).AppendBinary(h.last[:0])
+	state, err := h.h.AppendBinary(h.last[:0])
 	if err != nil {
 		panic(err) // crypto/sha256 promises none
 	}

@@ -135,7 +135,7 @@ func (r *scribe) round() {
 	tasks, _ := r.s.dirty.Take(time.Now().Add(time.Hour))
 	r.started = maps.Clone(r.w.things)
 	err := r.s.round(r.t.Context(), tasks)
-	if r.s.lease.(*pen).dead { //nolint:errcheck // it is one
+	if r.s.lease.(*pen).dead {
 		r.session()
 	} else if err != nil {
 		r.t.Fatal(err)

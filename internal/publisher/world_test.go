@@ -3,6 +3,7 @@ package publisher
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -327,11 +328,13 @@ func (w *world) List(dir events.Path) (source.Listing, error) {
 		if p.IsRoot() || p.Parent() != dir {
 			continue
 		}
-		switch err := w.blind[p].(type) {
-		case nil:
+		err := w.blind[p]
+		var skip *source.SkipError
+		switch {
+		case err == nil:
 			l.Children = append(l.Children, w.meta(p, false))
-		case *source.SkipError:
-			l.Skipped = append(l.Skipped, err)
+		case errors.As(err, &skip):
+			l.Skipped = append(l.Skipped, skip)
 		default:
 			l.Unknown = append(l.Unknown, p.Base())
 		}
