@@ -26,7 +26,7 @@ type command struct {
 	cli.VersionFlag
 
 	Systems []string `help:"What is measured: treecast, loop, lsyncd, syncthing, copy." default:"treecast,loop,lsyncd,syncthing,copy" enum:"treecast,loop,lsyncd,syncthing,copy" env:"-" placeholder:"SYSTEM"`
-	Works   []string `help:"What is done: first, single, rewrite, directory, rename, remove, large, insert, append, rest, back." default:"first,single,rewrite,directory,rename,remove,large,insert,append,rest,back" enum:"first,single,rewrite,directory,rename,remove,large,insert,append,rest,back" env:"-" placeholder:"WORK"`
+	Works   []string `help:"What is done: first, single, rewrite, writers, log, directory, rename, remove, large, insert, append, rest, back." default:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back" enum:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back" env:"-" placeholder:"WORK"`
 	Nodes   int      `help:"Nodes that get the tree." default:"3" env:"-"`
 	Rounds  int      `help:"How often everything is measured." default:"3" env:"-"`
 	Fanout  []int    `help:"Measure single files with these numbers of nodes too; none if empty." default:"1,16" env:"-" placeholder:"NODES"`
@@ -43,6 +43,7 @@ type command struct {
 	Patience time.Duration `help:"The longest that a change may take." default:"120s" env:"-"`
 	Settle   time.Duration `help:"The longest that a system is given to come to rest after a work." default:"10s" env:"-"`
 	Rest     time.Duration `help:"How long systems are looked at while nothing changes." default:"10s" env:"-"`
+	Log      time.Duration `help:"How long a file is appended to." default:"10s" env:"-"`
 	Install  bool          `help:"Install what is missing, with apt-get." env:"-"`
 }
 

@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 	var out, log bytes.Buffer
 	err := run(t.Context(), []string{
 		"--files", "30", "--bytes", "100KiB", "--size", "1MiB", "--singles", "2", "--nodes", "2", "--fanout", "1", "--rounds", "1",
-		"--systems", strings.Join(systems, ","), "--work", work, "--out", written, "--settle", "1ms", "--rest", "1ms", "--patience", "10m",
+		"--systems", strings.Join(systems, ","), "--work", work, "--out", written, "--settle", "1ms", "--rest", "1ms", "--log", "100ms", "--patience", "10m",
 	}, &out, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)

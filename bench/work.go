@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"treecast/bench/internal/rig"
 )
 
@@ -36,6 +38,8 @@ var works = []work{
 	{name: "rewrite", change: func(q *sequence) (change, error) {
 		return q.rewrite(q.base.share(2000), "r")
 	}},
+	{name: "writers", change: (*sequence).writers},
+	{name: "log", run: (*sequence).log},
 	{name: "directory", change: func(q *sequence) (change, error) {
 		from := filepath.Join(q.trees.Beside, bulk)
 		return change{present: []string{bulk}, apply: func(ctx context.Context) error {
@@ -103,6 +107,8 @@ func (c *command) rows(b base) []row {
 		{"single", "p50", "one 4 KiB file"},
 		{"single", "p99", "one 4 KiB file"},
 		{"rewrite", "seconds", fmt.Sprintf("%d files rewritten", b.share(2000))},
+		{"writers", "seconds", fmt.Sprintf("%d files by %d writers at once", writers*b.share(50), writers)},
+		{"log", "seconds", fmt.Sprintf("the end of a file appended every 10 ms for %g s", c.Log.Seconds())},
 		{"directory", "seconds", fmt.Sprintf("new directory of %d files", b.share(5064))},
 		{"rename", "seconds", "rename of that directory"},
 		{"remove", "seconds", "rm -r of it"},
@@ -162,6 +168,63 @@ func (q *sequence) single(ctx context.Context) error {
 	q.add("single", "p99", rig.Quantile(all, 0.99).Seconds())
 	q.add("single", "changes", float64(len(all)))
 	return q.close(ctx, "single", before, len(all))
+}
+
+const writers = 32
+
+// writers write new files at the same time, each into a directory of its own.
+func (q *sequence) writers() (change, error) {
+	n := q.base.share(50)
+	body, err := io.ReadAll(rig.Content("text", 6, 4<<10))
+	return change{present: []string{"writers"}, apply: func(context.Context) error {
+		var g errgroup.Group
+		for i := range writers {
+			g.Go(func() error {
+				dir := filepath.Join(q.trees.Source, "writers", fmt.Sprint(i))
+				err := os.MkdirAll(dir, 0o755)
+				for j := 0; j < n && err == nil; j++ {
+					err = os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d.html", j)), body, 0o644)
+				}
+				return err
+			})
+		}
+		return g.Wait()
+	}}, err
+}
+
+// log appends to a file all the time, as a program does to its log, and measures
+// when the end of it has arrived.
+func (q *sequence) log(ctx context.Context) error {
+	const name, pause = "log.txt", 10 * time.Millisecond
+	line, err := io.ReadAll(rig.Content("text", 7, 120))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(q.trees.Source, name), line, 0o644); err != nil {
+		return err
+	}
+	if err := rig.Flush(q.trees.Dir); err != nil {
+		return err
+	}
+	before, err := q.spent()
+	if err != nil {
+		return err
+	}
+	appends := 1
+	for start := time.Now(); time.Since(start) < q.Log; appends++ {
+		if err := q.trees.Append(name, line); err != nil {
+			return err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+	took, err := q.carry(ctx, change{present: []string{name}, apply: func(context.Context) error { return q.trees.Append(name, line) }})
+	if err != nil {
+		return err
+	}
+	q.add("log", "seconds", took.Seconds())
+	return q.close(ctx, "log", before, appends)
 }
 
 // rest looks at the CPU time of all processes while nothing changes.
