@@ -122,7 +122,7 @@ func TestTombstonesKeepNoDirectory(t *testing.T) {
 	for _, it := range []item{gone("d/f"), gone("d/e/g"), gone("x/a"), dir("x/y")} {
 		want[parse(it.path)] = it.entry()
 	}
-	b.differences(want, false, "*deleting d", "*deleting d/e", "*deleting d/f")
+	b.differences(want, false, "*deleting   d", "*deleting   d/e", "*deleting   d/f")
 }
 
 func mtimeOf(it item) time.Time { return time.Unix(it.mtime.Sec, int64(it.mtime.Nsec)) }

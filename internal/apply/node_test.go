@@ -30,6 +30,7 @@ type node struct {
 	core    *subscriber.Replica // nil: it is down
 	next    uint64              // the last message that was delivered, or a reconcile did for
 	history int                 // the site's, when the session began
+	began   int                 // the site's, when one began last that did not have to wait
 	waits   bool                // for a publisher, to begin
 
 	known  int                  // the newest place in the site's log that it can know
@@ -69,6 +70,9 @@ func (n *node) begin() bool {
 	next, err := n.core.Begin(n.t.Context())
 	n.known = len(n.site.log) - 1 // a snapshot may have seen what came meanwhile
 	n.next = next
+	if err == nil {
+		n.began = n.history
+	}
 	return n.session(err)
 }
 
@@ -76,6 +80,9 @@ func (n *node) begin() bool {
 // waits.
 func (n *node) session(err error) bool {
 	n.waits = errors.Is(err, subscriber.ErrUnvouched) && !n.power.Dead()
+	if n.waits && n.began == n.history {
+		n.t.Fatalf("it waits, and the stream did not go back: %v", err)
+	}
 	if n.waits {
 		return false
 	}

@@ -20,7 +20,8 @@ import (
 // A survey is how a tree differs from a snapshot of its stream.
 type survey struct {
 	info    stream.Info
-	lease   uint64
+	lease   uint64                        // the newest, before and after info
+	seqOf   map[events.Path]uint64        // of want
 	want    map[events.Path]*events.Entry // tombstones too
 	live    int                           // of want, without them
 	seqs    []uint64                      // of the entries to apply, ascending
@@ -32,26 +33,28 @@ type survey struct {
 	blind   error         // something could not be looked at
 }
 
-// look reads the snapshot and compares the tree with it; item, if not nil, is
-// told of each difference. What could not be looked at does not hinder the
-// rest.
-func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Difference)) (*survey, error) {
-	v := &survey{
-		want: make(map[events.Path]*events.Entry), large: make(map[uint64]*events.Entry), items: make(map[uint64]string),
-	}
-	seqOf := make(map[events.Path]uint64)
-	differs := func(e *events.Entry) {
-		seq := seqOf[e.Path]
-		v.seqs = append(v.seqs, seq)
-		if e.Body == events.ChunksBody {
-			v.large[seq] = e
+// read reads the snapshot. It reads again if a publisher's reign has begun
+// meanwhile: which leases are in the snapshot has to be known, for one that is
+// found later among what was read tells that the stream went back.
+func (s *subscriber) read(ctx context.Context) (*survey, error) {
+	lease, err := s.stream.LeaseSeq(ctx, s.Site)
+	for err == nil {
+		v := &survey{
+			lease: lease, seqOf: make(map[events.Path]uint64), want: make(map[events.Path]*events.Entry),
+			large: make(map[uint64]*events.Entry), items: make(map[uint64]string),
+		}
+		if err = v.read(ctx, s); err != nil {
+			break
+		}
+		if lease, err = s.stream.LeaseSeq(ctx, s.Site); lease == v.lease {
+			return v, err
 		}
 	}
+	return nil, err
+}
+
+func (v *survey) read(ctx context.Context, s *subscriber) (err error) {
 	unreadable := false
-	var err error
-	if v.lease, err = s.stream.LeaseSeq(ctx, s.Site); err != nil {
-		return nil, err
-	}
 	v.info, err = s.stream.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
 		e, err := events.Decode(s.Site, subject, header)
 		if err != nil {
@@ -62,14 +65,14 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 			unreadable = unreadable || !ok
 			return nil
 		}
-		seqOf[e.Path] = seq
+		v.seqOf[e.Path] = seq
 		v.want[e.Path] = &e
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	supersede(v.want, seqOf)
+	supersede(v.want, v.seqOf)
 	for _, e := range v.want {
 		if e.Kind != events.Tombstone {
 			v.live++
@@ -77,11 +80,29 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	}
 	root := v.want[events.Path{}]
 	v.sealed = root != nil && root.Whole && !unreadable
+	return nil
+}
+
+// look reads the snapshot and compares the tree with it; item, if not nil, is
+// told of each difference. What could not be looked at does not hinder the
+// rest.
+func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Difference)) (*survey, error) {
+	v, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	differs := func(e *events.Entry) {
+		seq := v.seqOf[e.Path]
+		v.seqs = append(v.seqs, seq)
+		if e.Body == events.ChunksBody {
+			v.large[seq] = e
+		}
+	}
 	err = s.tree.Compare(ctx, v.want, checksum, func(d apply.Difference) error {
 		switch {
 		case d.Want != nil:
 			differs(d.Want)
-			v.items[seqOf[d.Path]] = d.Itemized
+			v.items[v.seqOf[d.Path]] = d.Itemized
 		case s.Foreign == apply.KeepForeign, s.protected(d.Path):
 			v.kept = append(v.kept, d.Path)
 			return nil
