@@ -257,7 +257,7 @@ func (b *build) resume(origins []*origin) *events.TrailHash {
 		for alike < min(len(b.list), len(o.known.list)) && b.list[alike] == o.known.list[alike] {
 			alike++
 		}
-		if h, n := o.known.trail.Resume(alike); n > b.begun {
+		if h, n := o.known.trail.Resume(b.list[:alike]); n > b.begun {
 			hash, b.begun = h, n
 			origins[0], origins[i] = origins[i], origins[0]
 		}

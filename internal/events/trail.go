@@ -13,9 +13,11 @@ import (
 // at most 18 places, 2 KiB, and is not changed once it is made.
 type Trail []place
 
-// A place is the state before the chunk of that number.
+// A place is the state before the chunk of that number, which is at so many
+// bytes.
 type place struct {
 	chunk int
+	at    int64
 	state []byte
 }
 
@@ -26,10 +28,11 @@ const trailPlaces = 16
 // each chunk, Write for its bytes, Sum at the end.
 type TrailHash struct {
 	h     resumable
-	chunk int // the number of the next one
-	every int // chunks between two places
+	at    int64 // bytes that it has taken in
+	chunk int   // the number of the next one
+	every int   // chunks between two places
 	trail Trail
-	last  []byte // before the chunk that was begun last
+	last  place // before the chunk that was begun last
 }
 
 // resumable is what crypto/sha256 promises of its hash.
@@ -45,21 +48,30 @@ func NewTrailHash() *TrailHash {
 }
 
 // Resume returns a hash that has taken in the bytes of the first chunk chunks of
-// t's body, the largest such number up to common.
-func (t Trail) Resume(common int) (h *TrailHash, chunk int) {
+// alike, which t's body begins with: the largest such number that t has a place
+// for. The same body may have been cut otherwise when t was made, with another
+// average or by other holes: a place where alike has no cut is none.
+func (t Trail) Resume(alike ChunkList) (h *TrailHash, chunk int) {
 	h = NewTrailHash()
-	i := len(t) - 1
-	for i >= 0 && t[i].chunk > common {
-		i--
+	fits, next, at := -1, 0, int64(0)
+	for i, c := range alike {
+		at += c.Size
+		if next < len(t) && t[next].chunk == i+1 {
+			if t[next].at == at {
+				fits = next
+			}
+			next++
+		}
 	}
-	if i < 0 {
+	if fits < 0 {
 		return h, 0
 	}
-	if err := h.h.UnmarshalBinary(t[i].state); err != nil {
+	p := t[fits]
+	if err := h.h.UnmarshalBinary(p.state); err != nil {
 		panic(err) // it is of this process
 	}
-	h.chunk = t[i].chunk
-	h.trail = slices.Clone(t[:i])
+	h.chunk, h.at = p.chunk, p.at
+	h.trail = slices.Clone(t[:fits])
 	for h.every < h.chunk/trailPlaces {
 		h.every *= 2
 	}
@@ -68,13 +80,13 @@ func (t Trail) Resume(common int) (h *TrailHash, chunk int) {
 
 // Chunk begins the next chunk.
 func (h *TrailHash) Chunk() {
-	state, err := h.h.AppendBinary(h.last[:0])
+	state, err := h.h.AppendBinary(h.last.state[:0])
 	if err != nil {
 		panic(err) // crypto/sha256 promises none
 	}
-	h.last = state
+	h.last = place{h.chunk, h.at, state}
 	if h.chunk > 0 && h.chunk%h.every == 0 {
-		h.trail = append(h.trail, place{h.chunk, slices.Clone(state)})
+		h.trail = append(h.trail, h.last.clone())
 		if len(h.trail) > trailPlaces {
 			h.every *= 2
 			h.trail = slices.DeleteFunc(h.trail, func(p place) bool { return p.chunk%h.every != 0 })
@@ -84,14 +96,19 @@ func (h *TrailHash) Chunk() {
 }
 
 // Write takes in bytes of the chunk that was begun; it never fails.
-func (h *TrailHash) Write(b []byte) (int, error) { return h.h.Write(b) }
+func (h *TrailHash) Write(b []byte) (int, error) {
+	h.at += int64(len(b))
+	return h.h.Write(b)
+}
 
 // Sum returns the digest of the body, and its trail.
 func (h *TrailHash) Sum() (sum Digest, t Trail) {
 	h.h.Sum(sum[:0])
 	t = h.trail
-	if n := h.chunk - 1; n > 0 && (len(t) == 0 || t[len(t)-1].chunk < n) {
-		t = append(slices.Clip(t), place{n, slices.Clone(h.last)})
+	if n := h.last.chunk; n > 0 && (len(t) == 0 || t[len(t)-1].chunk < n) {
+		t = append(slices.Clip(t), h.last.clone())
 	}
 	return sum, t
 }
+
+func (p place) clone() place { return place{p.chunk, p.at, slices.Clone(p.state)} }

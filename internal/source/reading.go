@@ -363,10 +363,10 @@ func (f *flight) is(b Body, i int) bool {
 }
 
 // resume returns the hash of the chunks that the file begins with as before, at
-// bytes: of those behind the trail's last place, which are few, it reads the
-// bytes again.
+// bytes: of those behind the trail's last place that fits, which are few as a
+// rule, it reads the bytes again.
 func (r *reading) resume(ctx context.Context, alike int, at int64) (*events.TrailHash, error) {
-	whole, from := r.was.Trail.Resume(alike)
+	whole, from := r.was.Trail.Resume(r.was.List[:alike])
 	again := r.was.List[from:alike]
 	for _, c := range again {
 		at -= c.Size
