@@ -52,7 +52,14 @@ func (w *wire) parseFlat(header string) bool {
 		}
 		s, more = strings.CutPrefix(s, ",")
 	}
-	return ok && s == "}"
+	if !ok || s != "}" {
+		return false
+	}
+	// What an entry keeps does not keep all of the header in memory.
+	for _, kept := range []*string{&w.Path, &w.From, &w.Target, &w.Owner, &w.Group} {
+		*kept = strings.Clone(*kept)
+	}
+	return true
 }
 
 // text returns the field of a key whose value is text, nil if there is none.

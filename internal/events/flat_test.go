@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/json"
 	"reflect"
+	"runtime"
 	"testing"
 	"unicode/utf8"
 )
@@ -59,4 +60,31 @@ func TestOrdinaryHeadersAreFlat(t *testing.T) {
 	if !new(wire).parseFlat(header) {
 		t.Error(header)
 	}
+}
+
+// An entry that is kept does not keep its header.
+func TestEntriesLetGoOfTheirHeaders(t *testing.T) {
+	kept := make([]Entry, 10_000)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	header, err := (&Entry{
+		Path: Path{"dir/file.html"}, Kind: File, Owner: "www-data", Group: "www-data", Mtime: Time{Sec: 1e9}, Ctime: Time{Sec: 1e9}, Size: 1, Digest: Sum(nil), Body: InlineBody,
+	}).MarshalHeader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := heap()
+	for i := range kept {
+		if kept[i], err = ParseEntry(string([]byte(header))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := int(heap()-before) / len(kept); got >= len(header)/2 {
+		t.Errorf("%d bytes for each entry, its header has %d", got, len(header))
+	}
+	runtime.KeepAlive(kept)
 }
