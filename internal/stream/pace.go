@@ -38,7 +38,11 @@ func (p *pace) wait(ctx context.Context, n int64) error {
 	}
 	p.free = at.Add(p.time(n))
 	p.mu.Unlock()
-	return sleep(ctx, at.Sub(now))
+	err := sleep(ctx, at.Sub(now))
+	if err != nil {
+		p.got(n, 0)
+	}
+	return err
 }
 
 // got corrects a wait for wanted bytes when it is known how many they were.

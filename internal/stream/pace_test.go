@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,26 @@ func TestPaceIsShared(t *testing.T) {
 		}
 		if took := time.Since(begin); took != 4*time.Second {
 			t.Errorf("the fifth MiB after %v", took)
+		}
+	})
+}
+
+// Who does not wait to the end takes no time from the others.
+func TestPaceOfWhoGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pace{rate: 1 << 20}
+		begin := time.Now()
+		_ = p.wait(t.Context(), 1<<20)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 10 {
+			if err := p.wait(ctx, 1<<20); err == nil {
+				t.Fatal("it did not wait")
+			}
+		}
+		_ = p.wait(t.Context(), 1<<20)
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("the second MiB after %v", took)
 		}
 	})
 }
