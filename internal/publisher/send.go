@@ -405,7 +405,7 @@ func (s *session) transferred(r *record, e *events.Entry, n *sent, bytes int64) 
 		c.Operation = "deleted"
 	case r == nil:
 		c.Operation = "created"
-	case e.Path.IsRoot() && r.whole != e.Whole && strings.Trim(c.Itemized[2:], ".") == "":
+	case e.Path.IsRoot() && strings.Trim(c.Itemized[2:], ".") == "":
 		return // nothing but what it tells of the stream
 	}
 	s.Transfers.Add(c)
