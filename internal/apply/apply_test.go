@@ -354,7 +354,7 @@ func TestBadEntriesHurtNoOthers(t *testing.T) {
 
 func TestKinAreHeldBehindAFailure(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("takes root")
+		unable(t, "takes root")
 	}
 	b := newBench(t)
 	b.apply(dir("fixed"), dir("free"))

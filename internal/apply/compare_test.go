@@ -176,7 +176,7 @@ func TestCompareReadOnly(t *testing.T) {
 func TestRsyncAgrees(t *testing.T) {
 	rsync, err := exec.LookPath("rsync")
 	if err != nil {
-		t.Skip(err)
+		unable(t, err)
 	}
 	src := newBench(t)
 	items := []item{dir("d/e"), dir("d"), reg("d/f", "x"), reg("d/e/g", "yy").with(0o600), link("d/l", "f"), fifo("p"), dir(".").at(9)}

@@ -319,6 +319,16 @@ func strconv8(mode uint16) string {
 		'0' + byte(mode>>9&7), '0' + byte(mode>>6&7), '0' + byte(mode>>3&7), '0' + byte(mode&7)})
 }
 
+// unable skips a test that this machine cannot run; not where CI is set, or
+// where it was asked for.
+func unable(t *testing.T, why ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" || os.Getenv("TREECAST_TORTURE") != "" {
+		t.Fatal(why...)
+	}
+	t.Skip(why...)
+}
+
 func must(t rapid.TB, err error) {
 	t.Helper()
 	if err != nil {

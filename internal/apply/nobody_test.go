@@ -16,7 +16,7 @@ import (
 // TestNotRoot runs the TestNobody... tests in a process without rights.
 func TestNotRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("takes root, to give it up")
+		unable(t, "takes root, to give it up")
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNobody", "-test.v")
 	cmd.Env = append(os.Environ(), dropEnv+"=1", "GOCOVERDIR="+t.TempDir())

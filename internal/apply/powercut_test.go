@@ -78,7 +78,7 @@ func newDisk(t *testing.T, options ...string) *disk {
 	top := t.TempDir()
 	d, err := powercut.New(filepath.Join(top, "image"), filepath.Join(top, "mount"), 64<<20, options...)
 	if err != nil {
-		t.Skip(err)
+		unable(t, err)
 	}
 	t.Cleanup(func() { must(t, d.Detach()) })
 	return &disk{d, d.Dir}
@@ -126,7 +126,7 @@ func (s story) cutAtEvery(t *testing.T, step int, place string, how powercut.How
 	base := filepath.Join(dir, "base")
 	d, err := powercut.New(base, mount, 32<<20)
 	if err != nil {
-		t.Skip(err)
+		unable(t, err)
 	}
 	t.Cleanup(func() { _ = d.Detach() }) // between two mounts there is nothing to detach
 	before := s.setAt(t, top, &opts)
