@@ -145,6 +145,7 @@ type publication struct {
 	errs   []error
 	failed bool  // a message was not stored, or may not be
 	stop   error // nothing more is sent
+	nobody error // why no server took a message, once that was asked
 }
 
 func (p *publication) fail(i int, err error) {
@@ -312,7 +313,10 @@ func (p *publication) explainRefused(ctx context.Context, send []int) {
 func (p *publication) outcome(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		err = p.l.c.nobody(ctx, streamName(p.l.site))
+		if p.nobody == nil { // those that were on their way with it need not ask again
+			p.nobody = p.l.c.nobody(ctx, streamName(p.l.site))
+		}
+		err = p.nobody
 		p.stop = err
 	case apiCode(err) != 0:
 		err = translate(ctx, err)

@@ -434,3 +434,49 @@ func BenchmarkPublish(b *testing.B) {
 		srv.WaitForShutdown()
 	}
 }
+
+// However many messages nobody took, the server is asked once why: where it has
+// no leader each question may take seconds.
+func TestNobodyIsAskedForOnce(t *testing.T) {
+	s, c := newSite(t, nil)
+	l := acquire(t, c, "a")
+	bucket, err := l.OpenBucket(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{streamName(site), bucketStream(site)} {
+		if err := c.js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked, err := s.connect("b").nc.SubscribeSync(apiPrefix + "STREAM.INFO.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := asked.SetPendingLimits(-1, -1); err != nil {
+		t.Fatal(err)
+	}
+	l.full = true // else they are a batch
+	for _, err := range l.Publish(t.Context(), messages(t, 40, "x")) {
+		want(t, err, ErrNoStream)
+	}
+	_, err = bucket.upload(t.Context(), "name", "nuid", make([]byte, 8*bucket.partBytes))
+	want(t, err, ErrNoStream)
+	if _, err := c.StreamInfo(t.Context(), "end"); !errors.Is(err, ErrNoStream) {
+		t.Fatal(err)
+	}
+	n := 0
+	for {
+		m, err := asked.NextMsgWithContext(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject == apiPrefix+"STREAM.INFO.end" {
+			break
+		}
+		n++
+	}
+	if n != 2 {
+		t.Errorf("asked %d times", n)
+	}
+}

@@ -119,8 +119,14 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 	await := func(n int) error {
 		var first error
 		for _, ack := range acks[:n] {
-			if _, err := b.acknowledged(landing, ack); err != nil && first == nil {
-				first = err
+			if first == nil {
+				_, first = b.acknowledged(landing, ack)
+				continue
+			}
+			select { // whatever became of it
+			case <-ack.Ok():
+			case <-ack.Err():
+			case <-landing.Done():
 			}
 		}
 		acks = acks[n:]
