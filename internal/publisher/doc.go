@@ -36,5 +36,6 @@
 //   - Nothing leaves the bucket that an entry names, or may come to: see
 //     collection.
 //
-// Floor F2: it imports internal/source, internal/stream and internal/events.
+// Floor F2: it imports internal/source, internal/stream, internal/transfer and
+// internal/events.
 package publisher

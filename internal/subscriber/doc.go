@@ -41,6 +41,6 @@
 //     root's entry says that it is whole. Until then the watermark says that
 //     the tree is unswept.
 //
-// Floor F2: it imports internal/apply, internal/stream, internal/events, and
-// of internal/source the filter.
+// Floor F2: it imports internal/apply, internal/stream, internal/transfer,
+// internal/events, and of internal/source the filter.
 package subscriber
