@@ -14,7 +14,7 @@ type trails struct {
 	of map[events.Digest]events.Trail
 }
 
-// maxTrails bounds the memory: 2 KiB each.
+// maxTrails bounds the memory: 3 KiB each.
 const maxTrails = 1 << 10
 
 func (t *trails) put(d events.Digest, trail events.Trail) {
