@@ -327,20 +327,34 @@ func (b *Bucket) unknown(err error) error {
 // acknowledged waits for an acknowledgement and returns its sequence, or the
 // error in this package's terms.
 func (b *Bucket) acknowledged(ctx context.Context, ack jetstream.PubAckFuture) (uint64, error) {
+	seq, err := landed(ctx, ack)
+	if err != nil {
+		err = b.because(ctx, err)
+	}
+	return seq, err
+}
+
+// landed is acknowledged with the error as it came.
+func landed(ctx context.Context, ack jetstream.PubAckFuture) (uint64, error) {
 	select {
 	case a := <-ack.Ok():
 		return a.Sequence, nil
 	case err := <-ack.Err():
-		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-			return 0, b.c.nobody(ctx, bucketStream(b.site))
-		}
-		if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
-			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return 0, translate(ctx, err)
+		return 0, err
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+}
+
+// because is an error of landed in this package's terms.
+func (b *Bucket) because(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return b.c.nobody(ctx, bucketStream(b.site))
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return translate(ctx, err)
 }
 
 // turn waits until nobody else writes the object, and returns what ends ours.

@@ -119,14 +119,8 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 	await := func(n int) error {
 		var first error
 		for _, ack := range acks[:n] {
-			if first == nil {
-				_, first = b.acknowledged(landing, ack)
-				continue
-			}
-			select { // whatever became of it
-			case <-ack.Ok():
-			case <-ack.Err():
-			case <-landing.Done():
+			if _, err := landed(landing, ack); err != nil && first == nil {
+				first = b.because(landing, err)
 			}
 		}
 		acks = acks[n:]
