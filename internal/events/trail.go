@@ -8,9 +8,10 @@ import (
 )
 
 // A Trail is what SHA-256 was at, at the starts of some of a body's chunks: near
-// all of its length, and always at the last one's. The digest of another body
-// that begins with the same chunks can be made from there. It has
-// at most 18 places, 3 KiB, and is not changed once it is made.
+// all of its length, and at the last one's, unless the body ends just where it was
+// hashed on from. The digest of another body that begins with the same chunks can
+// be made from there. It has at most 18 places, 3 KiB, and is not changed once it
+// is made.
 type Trail []place
 
 // A place is the state before the chunk of that number, which is at so many
