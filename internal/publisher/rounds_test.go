@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,8 @@ func (r *scribe) breaks(promise string, by events.Path) {
 // stores checks an entry that comes into the stream.
 func (r *scribe) stores(e events.Entry) {
 	switch {
+	case e.Path.IsRoot() && !r.s.scanned:
+		r.breaks("the root's entry comes before all was looked at: nodes that wait for it would believe the stream", e.Path)
 	case e.Kind == events.Tombstone:
 		if _, ok := r.began[e.Path]; ok {
 			r.breaks("a path is deleted, but stands there", e.Path)
@@ -224,8 +227,11 @@ func TestRoundsKeepTheStream(t *testing.T) {
 			"change": func(t *rapid.T) { r.w.do(someOps(t, 6)); r.hint() },
 			"scan":   func(*rapid.T) { r.s.dirty.Hint([]source.Hint{{Deep: true}}) },
 			"break":  func(t *rapid.T) { r.w.breakSome(t) },
-			"mend":   func(*rapid.T) { r.w.mend() },
-			"round":  func(*rapid.T) { r.round() },
+			"break the root's listing": func(*rapid.T) {
+				r.w.closed[events.Path{}] = &source.PathError{Step: "list", Err: syscall.EIO}
+			},
+			"mend":  func(*rapid.T) { r.w.mend() },
+			"round": func(*rapid.T) { r.round() },
 			"hard round": func(t *rapid.T) {
 				r.l.fates, r.later = fates.Draw(t, "fates"), someOps(t, 3)
 				r.round()
@@ -251,8 +257,12 @@ func TestRoundsKeepTheStream(t *testing.T) {
 			t.Log(text)
 			t.Fatal("the stream is not what the source is")
 		}
-		if !r.l.live[events.Path{}].Whole {
+		root := r.l.live[events.Path{}]
+		if !root.Whole {
 			t.Fatal("all is published, and the stream is not sealed")
+		}
+		if root.Epoch != r.s.lease.Epoch() {
+			t.Fatal("the root's entry is of an older reign: nodes that are ahead of the stream wait for ever")
 		}
 	})
 }

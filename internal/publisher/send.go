@@ -105,12 +105,13 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 
 // seal publishes the root's entry, which says whether the stream is whole: it
 // comes last, when it is known what was stored. planned says that it is due;
-// otherwise it is sent only if it would say something new. After its first scan
-// each reign says it anew, whatever the last one said: the stream may have lost
-// what came after that, and nodes that are ahead of it wait for this word.
+// otherwise it is sent only if it would say something new. After its first scan,
+// and not before, each reign says it anew, whatever the last one said: the stream
+// may have lost what came after that, and nodes that are ahead of it wait for
+// this word.
 func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	version := s.report.Version()
-	if !planned && (!s.scanned || version == s.sealed) {
+	if !s.scanned || !planned && s.vouched && version == s.sealed {
 		return nil
 	}
 	if err := s.sameStream(ctx); err != nil {
@@ -124,12 +125,9 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	e := m.Entry
 	e.Epoch = s.lease.Epoch()
 	r := s.index.Get(e.Path)
-	e.Whole = r != nil && r.whole && !r.uncertain
-	if s.scanned {
-		e.Whole = s.report.Whole(s.index, e.Whole && s.vouched)
-	}
+	e.Whole = s.report.Whole(s.index, r != nil && r.whole && !r.uncertain && s.vouched)
 	s.sealed = version
-	if s.index.Same(r, &e) && (s.vouched || !s.scanned) {
+	if s.index.Same(r, &e) && s.vouched {
 		return nil
 	}
 	message, err := s.message(&e, nil)
@@ -139,7 +137,7 @@ func (s *session) seal(ctx context.Context, planned bool, n *sent) error {
 	}
 	refused := n.refused
 	err = s.send(ctx, []stream.Message{*message}, n, func(int) (*events.Entry, task) { return &e, task{} })
-	s.vouched = s.vouched || s.scanned && err == nil && n.refused == refused
+	s.vouched = s.vouched || err == nil && n.refused == refused
 	return err
 }
 

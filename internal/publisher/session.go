@@ -340,9 +340,6 @@ func (s *session) passed(ctx context.Context) error {
 	if s.report.Halt("") {
 		s.Log.Info("no longer halted")
 	}
-	if !s.scanned {
-		s.sealed = -1
-	}
 	s.inodes.prune(func(p events.Path) bool { return s.index.Get(p) != nil })
 	s.lastScan = time.Now().UTC()
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor

@@ -43,3 +43,24 @@ func TestUnfit(t *testing.T) {
 		}
 	}
 }
+
+// TestVouches: a root's entry from before what the node knew is not believed; one
+// that came later is, whatever the server's clock says.
+func TestVouches(t *testing.T) {
+	last := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	mark := apply.Watermark{Seq: 100, Last: last}
+	for name, c := range map[string]struct {
+		root *stream.Delivery
+		want bool
+	}{
+		"none":                       {nil, false},
+		"from before":                {&stream.Delivery{Seq: 50, Time: last.Add(-time.Hour)}, false},
+		"the one that it knows":      {&stream.Delivery{Seq: 100, Time: last}, false},
+		"later, in a shorter stream": {&stream.Delivery{Seq: 60, Time: last.Add(1)}, true},
+		"later, by a slow clock":     {&stream.Delivery{Seq: 101, Time: last.Add(-time.Hour)}, true},
+	} {
+		if got := vouches(c.root, mark); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -290,14 +290,8 @@ func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, er
 	if mark.Lacking && s.needed == notNeeded {
 		s.needed = unmended
 	}
-	if why := wentBack(mark, info, lease, newer); why != "" {
-		vouched, err := s.vouched(ctx, mark)
-		if err != nil {
-			return nil, err
-		}
-		if !vouched {
-			return nil, fmt.Errorf("%s; %w", why, ErrUnvouched)
-		}
+	if err := s.believable(ctx, mark, info, lease, newer); err != nil {
+		return nil, err
 	}
 	f := newFollower(s, mark)
 	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
@@ -378,13 +372,26 @@ func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, 
 	return lease, newer, err
 }
 
-// vouched reports whether a stream that went back can be believed again: its
-// root's entry came after all that the node knew, and so from a publisher that
-// has scanned the source since. Until then the stream says what was true once: it
-// lacks files that are here and at the source, and has their tombstones.
-func (s *subscriber) vouched(ctx context.Context, mark apply.Watermark) (bool, error) {
+// believable returns ErrUnvouched if the stream went back and no publisher has
+// scanned the source since. Until then it says what was true once: it lacks files
+// that are here and at the source, and has their tombstones.
+func (s *subscriber) believable(ctx context.Context, mark apply.Watermark, info stream.Info, lease, newer uint64) error {
+	why := wentBack(mark, info, lease, newer)
+	if why == "" {
+		return nil
+	}
 	root, err := s.stream.Entry(ctx, s.Site, events.Path{})
-	return root != nil && root.Time.After(mark.Last), err
+	if err == nil && !vouches(root, mark) {
+		err = fmt.Errorf("%s; %w", why, ErrUnvouched)
+	}
+	return err
+}
+
+// vouches reports whether the root's entry came after all that the node knew, and
+// so from a publisher that has scanned the source since: by its time, or, for a
+// server's clock may have been set back, by its number.
+func vouches(root *stream.Delivery, mark apply.Watermark) bool {
+	return root != nil && (root.Time.After(mark.Last) || root.Seq > mark.Seq)
 }
 
 // watchStream looks at the stream after each reconnect.

@@ -49,6 +49,15 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	if !repair {
 		return v, found.blind
 	}
+	if ok {
+		_, newer, err := s.history(ctx, mark)
+		if err == nil {
+			err = s.believable(ctx, mark, found.info, found.lease, newer)
+		}
+		if err != nil {
+			return v, err
+		}
+	}
 	f := newFollower(s, mark)
 	if ok && moved(mark, found.info, found.lease, 0) == "" {
 		f.had = mark.Seq
