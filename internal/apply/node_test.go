@@ -178,6 +178,22 @@ func (n *node) retry() {
 	n.session(n.core.Retry(n.t.Context()))
 }
 
+// scrub reads the tree; meanwhile the stream goes on. It is of a session.
+func (n *node) scrub(meanwhile func()) {
+	if n.history != n.site.history || n.waits {
+		return
+	}
+	core := n.core
+	same := func() bool { return n.core == core && !n.waits }
+	err := core.Scrub(n.t.Context(), func() bool {
+		meanwhile()
+		return same()
+	})
+	if same() {
+		n.session(err)
+	}
+}
+
 // look returns what stands in the tree below root, as entries.
 func look(t *rapid.T, root string) map[events.Path]events.Entry {
 	found := map[events.Path]events.Entry{}

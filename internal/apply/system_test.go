@@ -106,6 +106,15 @@ func TestSystem(t *testing.T) {
 				n.begin()
 				s.reading = nil
 			},
+			"scrub": func(t *rapid.T) {
+				up(t)
+				n.scrub(func() {
+					s.tick++
+					change(t, a, s.tick)
+					s.publish(rapid.SampledFrom([]int{99, 1, 2, 3}).Draw(t, "limit"), none)
+					n.deliver(rapid.IntRange(1, 8).Draw(t, "most"), 0)
+				})
+			},
 			"edit": func(t *rapid.T) { // the node's tree, by hand
 				n.stop()
 				before := look(t, n.root())
@@ -161,6 +170,41 @@ func TestSystem(t *testing.T) {
 				t.Logf("%q is left: %+v", p, e)
 				t.Fatal("P3 equal: something is left")
 			}
+		}
+	})
+}
+
+// TestScrubOfWhatIsNoDirectoryAnyMore: a publisher was killed between a file in a
+// directory's place and the tombstones of what was in that. A scrub that began
+// before does not mend what is missing there.
+func TestScrubOfWhatIsNoDirectoryAnyMore(t *testing.T) {
+	codec, err := events.NewCodec(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer codec.Close()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "treecast-test-")
+		must(t, err)
+		t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+		a, top := filepath.Join(dir, "a"), filepath.Join(dir, "0")
+		must(t, os.MkdirAll(filepath.Join(a, "d"), 0o755))
+		must(t, os.MkdirAll(filepath.Join(top, "html"), 0o755))
+		must(t, os.WriteFile(filepath.Join(a, "d", "f"), nil, 0o644))
+		s := newSite(t, a, codec)
+		n := &node{t: t, site: s, scratch: dir, top: top, acked: map[events.Path]int{}, others: map[events.Path]bool{}}
+		t.Cleanup(n.stop)
+		small := func() bool { return false }
+		s.publish(99, small)
+		n.start(apply.FailBefore, 0)
+		n.scrub(func() {
+			must(t, os.RemoveAll(filepath.Join(a, "d")))
+			must(t, os.WriteFile(filepath.Join(a, "d"), nil, 0o644))
+			s.publish(1, small)
+			n.deliver(9, 0)
+		})
+		if st, err := os.Lstat(filepath.Join(n.root(), "d")); err != nil || !st.Mode().IsRegular() {
+			t.Fatalf("what was a directory is a file at the source, here %v, %v", st, err)
 		}
 	})
 }

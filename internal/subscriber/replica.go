@@ -96,6 +96,29 @@ func (r *Replica) Retry(ctx context.Context) error {
 	return r.ended(err)
 }
 
+// Scrub reads the whole tree, meanwhile being between a look at the stream and
+// the one at the tree, and mends what differs though it was applied; it ends where
+// meanwhile says false, or the session has ended. Errors are those of Deliver.
+func (r *Replica) Scrub(ctx context.Context, meanwhile func() bool) error {
+	f := r.f
+	s := &scrubber{f: f, pace: pacer{rate: f.ScrubRate}}
+	wanted, err := s.wanted(ctx)
+	if err != nil {
+		return r.ended(err)
+	}
+	if !meanwhile() || r.f != f {
+		return nil
+	}
+	var doubted []*item
+	for _, w := range wanted {
+		// What cannot be looked at is left to another scrub.
+		if difference, err := f.tree.Check(ctx, w.entry, func(context.Context, int) error { return nil }); err == nil && difference != "" {
+			doubted = append(doubted, s.item(w, difference))
+		}
+	}
+	return r.ended(f.recheck(ctx, doubted))
+}
+
 func (r *Replica) ended(err error) error {
 	if r.s.again(err) {
 		return fmt.Errorf("%w: %w", ErrAgain, err)

@@ -161,11 +161,14 @@ func (s *scrubber) doubt(ctx context.Context, w wantedEntry, difference string) 
 			return err
 		}
 	}
-	d := &doubt{item: difference}
-	s.doubts = append(s.doubts, d)
-	return s.f.pipeline.put(ctx, &item{
-		delivery: stream.Delivery{Seq: w.seq, Arrived: time.Now(), Subject: s.f.Site.Subject(w.entry.Path)}, entry: *w.entry, again: true, doubt: d,
-	})
+	it := s.item(w, difference)
+	s.doubts = append(s.doubts, it.doubt)
+	return s.f.pipeline.put(ctx, it)
+}
+
+func (s *scrubber) item(w wantedEntry, difference string) *item {
+	d := stream.Delivery{Seq: w.seq, Arrived: time.Now(), Subject: s.f.Site.Subject(w.entry.Path)}
+	return &item{delivery: d, entry: *w.entry, again: true, doubt: &doubt{item: difference}}
 }
 
 // open is how many doubts are not settled.
