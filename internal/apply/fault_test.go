@@ -192,6 +192,8 @@ func TestFaultInRecovery(t *testing.T) {
 						}
 						if err == nil {
 							second.close()
+						} else {
+							second.remove()
 						}
 						if !second.power.fired || t.Failed() {
 							break

@@ -16,6 +16,7 @@ type stand struct {
 	t     tb
 	s     story
 	opts  Options
+	dir   string // in memory, with top in it; empty: the test's
 	top   string
 	power *power
 	tree  *Tree
@@ -39,7 +40,10 @@ func (s story) options(t tb, top string) Options {
 // that has not failed yet.
 func (s story) set(t tb, codecFrom *Options) *stand {
 	t.Helper()
-	return s.setAt(t, filepath.Join(memDir(t), "top"), codecFrom)
+	dir := memDir(t)
+	st := s.setAt(t, filepath.Join(dir, "top"), codecFrom)
+	st.dir = dir
+	return st
 }
 
 // setAt is set with the tree in top.
@@ -283,9 +287,10 @@ func memDir(t tb) string {
 // was, for the process that did not die.
 func (st *stand) reboot() *stand {
 	st.t.Helper()
-	top := filepath.Join(memDir(st.t), "top")
+	dir := memDir(st.t)
+	top := filepath.Join(dir, "top")
 	st.power.survive(st.t, top)
-	next := &stand{t: st.t, s: st.s, opts: st.opts, top: top, acked: map[[2]int]bool{}, mark: st.mark}
+	next := &stand{t: st.t, s: st.s, opts: st.opts, dir: dir, top: top, acked: map[[2]int]bool{}, mark: st.mark}
 	next.opts.Root = filepath.Join(top, "html")
 	for k := range st.acked {
 		next.acked[k] = true
@@ -310,6 +315,16 @@ func (st *stand) close() {
 	st.power.dead, st.power.at = false, 0
 	st.power.mu.Unlock()
 	must(st.t, st.tree.Close())
+	st.remove()
+}
+
+// remove takes away what only memory holds, at once: a test has thousands of
+// stands, and one that is killed leaves what is there.
+func (st *stand) remove() {
+	st.t.Helper()
+	if st.dir != "" {
+		must(st.t, os.RemoveAll(st.dir))
+	}
 }
 
 // recovered checks a tree after a power cut: old or new, then, with what was
