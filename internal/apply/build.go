@@ -196,12 +196,13 @@ func (b *build) fill(ctx context.Context, origins []*origin, fetch Fetcher) (rig
 	})
 	same := true
 	g.Go(func() error {
-		for i, o := range origins {
+		for _, o := range origins {
 			if err := b.copyFrom(ctx, o); err != nil {
 				return err
 			}
-			if now, err := o.file.stat(); i == 0 && b.begun > 0 {
-				same = err == nil && now.same(o.st)
+			if b.begun > 0 { // what the first one does not give up may come from the next
+				now, err := o.file.stat()
+				same = same && err == nil && now.same(o.st)
 			}
 		}
 		if err := b.reserve(); err != nil {
@@ -248,7 +249,8 @@ func (b *build) origins() (origins []*origin) {
 
 // resume returns the hash that sum goes on with. If a file is known that begins
 // with the same chunks, that goes first, and its bytes are not hashed again: it
-// is right that nothing happened to it, before it is copied and after.
+// is right that nothing happened to it, nor to others that are copied in its place,
+// before the copy and after.
 func (b *build) resume(origins []*origin) *events.TrailHash {
 	hash := events.NewTrailHash()
 	b.begun = 0

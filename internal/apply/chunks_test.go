@@ -391,8 +391,9 @@ func TestAnAppendIsHashedOn(t *testing.T) {
 	fill := func(t *testing.T, meanwhile func(*bench, *build)) (right bool, begun int) {
 		b, m := newBench(t), newMarket()
 		b.place(m, large("f", body))
+		b.place(m, large("g", body))
 		body += noise(4096, 2)
-		it := large("f", body).at(7)
+		it := large("f", body).at(7).was("g")
 		part, err := b.tree.parts.open(parse("f"))
 		must(t, err)
 		defer part.close()
@@ -416,12 +417,21 @@ func TestAnAppendIsHashedOn(t *testing.T) {
 			t.Errorf("right %v, begun with %d chunks", right, begun)
 		}
 	})
+	alter := func(b *bench, path string) {
+		f, err := os.OpenFile(b.path(path), os.O_WRONLY, 0)
+		must(b, err)
+		_, err = f.WriteAt([]byte("x"), 5)
+		must(b, errors.Join(err, f.Close()))
+	}
 	t.Run("it is altered before it is copied", func(t *testing.T) {
-		if right, _ := fill(t, func(b *bench, _ *build) {
-			f, err := os.OpenFile(b.path("f"), os.O_WRONLY, 0)
-			must(t, err)
-			_, err = f.WriteAt([]byte("x"), 5)
-			must(t, errors.Join(err, f.Close()))
+		if right, _ := fill(t, func(b *bench, _ *build) { alter(b, "f") }); right {
+			t.Error("what was altered is right")
+		}
+	})
+	t.Run("it cannot be copied, and another that can is altered", func(t *testing.T) {
+		if right, _ := fill(t, func(b *bench, bd *build) {
+			bd.part = &failingCopy{file: bd.part}
+			alter(b, "g")
 		}); right {
 			t.Error("what was altered is right")
 		}
@@ -437,6 +447,20 @@ func TestAnAppendIsHashedOn(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// failingCopy is a file whose first copy fails.
+type failingCopy struct {
+	file
+	failed bool
+}
+
+func (c *failingCopy) copyFrom(src file, from, to, n int64) error {
+	if !c.failed {
+		c.failed = true
+		return syscall.EIO
+	}
+	return c.file.copyFrom(src, from, to, n)
 }
 
 // TestAnAlteredChunkIsFound: the whole tells that something is wrong, then each
