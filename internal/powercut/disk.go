@@ -59,7 +59,10 @@ func New(image, dir string, size int64, options ...string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d, os.Remove(filepath.Join(dir, "lost+found"))
+	if err := os.Remove(filepath.Join(dir, "lost+found")); err != nil {
+		return nil, errors.Join(err, d.Detach())
+	}
+	return d, nil
 }
 
 // Mount mounts the disk, so that nothing becomes durable by luck: the log is
