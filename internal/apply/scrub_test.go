@@ -207,3 +207,28 @@ func TestScrubFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckOfWhatCannotBeRead: whichever call the disk fails, it is said; a file
+// whose bytes it has lost is decayed.
+func TestCheckOfWhatCannotBeRead(t *testing.T) {
+	f := reg("d/f", "body")
+	s := story{before: []item{f, dir("d"), dir(".")}}
+	opts := s.options(t, "")
+	decayed := 0
+	for at, fired := 1, true; fired; at++ {
+		st := s.set(t, &opts)
+		st.hold()
+		st.power.arm(failBefore, at)
+		got, err := st.tree.Check(t.Context(), f.entry(), func(context.Context, int) error { return nil })
+		fired = st.power.fired
+		if got == Decayed {
+			decayed++
+		} else if fired == (err == nil) || got != "" {
+			t.Errorf("call %d: %q, %v", at, got, err)
+		}
+		st.close()
+	}
+	if decayed != 1 {
+		t.Errorf("decayed %d times, one call reads", decayed)
+	}
+}
