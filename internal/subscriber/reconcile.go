@@ -245,12 +245,16 @@ func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]event
 }
 
 // repair fetches and applies what differs, and sets last to the message after
-// which the consumer has to go on. What is in chunks is held, for others not to
-// wait for it.
+// which the consumer has to go on: what was stored while the snapshot was read is
+// left to that, which brings it anyway. What is in chunks is held, for others not
+// to wait for it.
 func (f *follower) repair(ctx context.Context, v *survey) error {
 	f.last, f.holdings = v.info.LastSeq, holdings{}
 	small := make([]uint64, 0, len(v.seqs))
 	for _, seq := range v.seqs {
+		if seq > f.last {
+			break
+		}
 		if e := v.large[seq]; e != nil {
 			x := f.holdings.Add(stream.Delivery{Seq: seq, Arrived: time.Now(), Subject: f.Site.Subject(e.Path)}, *e, errFetching)
 			x.doubt = f.drift(v, seq)

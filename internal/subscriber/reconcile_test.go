@@ -2,8 +2,13 @@ package subscriber
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
+	"treecast/internal/apply"
 	"treecast/internal/events"
 	"treecast/internal/stream"
 )
@@ -35,5 +40,80 @@ func TestLeaseIsOfTheSnapshot(t *testing.T) {
 	}
 	if v.lease != 2 || v.info.LastSeq != 2 {
 		t.Errorf("lease %d, the snapshot ends at %d", v.lease, v.info.LastSeq)
+	}
+}
+
+// growing is a stream that gets three messages before a snapshot of it begins,
+// and three more while it is read.
+type growing struct {
+	Stream
+	t       *testing.T
+	fetched []uint64
+}
+
+func (g *growing) StreamInfo(context.Context, events.Site) (stream.Info, error) {
+	return stream.Info{LastSeq: 3, Created: time.Unix(1, 0), Now: time.Now()}, nil
+}
+
+func (g *growing) LeaseSeq(context.Context, events.Site) (uint64, error) { return 0, nil }
+
+func (g *growing) message(seq uint64) stream.Delivery {
+	p, err := events.ParsePath(fmt.Sprint("f", seq))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	e := events.Entry{Path: p, Kind: events.Symlink, Mode: 0o777, Target: "x"}
+	header, err := e.MarshalHeader()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return stream.Delivery{Seq: seq, Subject: events.Site("web").Subject(p), Header: header}
+}
+
+func (g *growing) Snapshot(ctx context.Context, site events.Site, fn func(uint64, string, string) error) (stream.Info, error) {
+	for seq := uint64(1); seq <= 6; seq++ {
+		d := g.message(seq)
+		if err := fn(d.Seq, d.Subject, d.Header); err != nil {
+			return stream.Info{}, err
+		}
+	}
+	return g.StreamInfo(ctx, site)
+}
+
+func (g *growing) Fetch(_ context.Context, _ events.Site, seqs []uint64, fn func(stream.Delivery) error) error {
+	g.fetched = append(g.fetched, seqs...)
+	for _, seq := range seqs {
+		if err := fn(g.message(seq)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestNothingIsFetchedTwice: what is stored while a snapshot is read comes by the
+// consumer, and by that alone.
+func TestNothingIsFetchedTwice(t *testing.T) {
+	codec, err := events.NewCodec(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer codec.Close()
+	root := t.TempDir()
+	tree, err := apply.Open(apply.Options{Root: root, Site: "web", Node: "b", Codec: codec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &growing{t: t}
+	r, err := NewReplica(g, nil, tree, Options{Site: "web", Node: "b", Root: root, Log: slog.New(slog.DiscardHandler)}, func(uint64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close() //nolint:errcheck // the tree goes too
+	seq, err := r.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []uint64{1, 2, 3}; seq != 3 || !slices.Equal(g.fetched, want) {
+		t.Errorf("the reconcile fetched %v, and the consumer begins after %d; want %v, and 3", g.fetched, seq, want)
 	}
 }
