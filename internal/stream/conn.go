@@ -85,7 +85,7 @@ func Connect(ctx context.Context, o ConnectOptions) (*Conn, error) {
 			return nil, failed("connect", "", fmt.Errorf("%w: %w", ErrAuth, err))
 		}
 		c.logOnce("broker unreachable, trying again", err)
-		if err := sleep(ctx, backoff(attempt)); err != nil {
+		if err := sleep(ctx, Backoff(attempt)); err != nil {
 			return nil, failed("connect", "", err)
 		}
 	}

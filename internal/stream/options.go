@@ -95,7 +95,7 @@ func (o *ConnectOptions) natsOptions() ([]nats.Option, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1), // a publish fails now or not at all
 		nats.IgnoreAuthErrorAbort(),
-		nats.CustomReconnectDelay(backoff),
+		nats.CustomReconnectDelay(Backoff),
 		nats.SyncQueueLen(inboxMessages),
 	}
 	if o.InProcess != nil {
@@ -156,10 +156,10 @@ func (o *ConnectOptions) userInfo() (user, password string) {
 	return o.User, strings.TrimSuffix(string(line), "\r")
 }
 
-// backoff is how long to wait before attempt n, from 1: twice as long each
+// Backoff is how long to wait before attempt n, from 1: twice as long each
 // time, and between half and all of that, so that a thousand nodes do not come
 // back at once.
-func backoff(n int) time.Duration {
+func Backoff(n int) time.Duration {
 	d := lastBackoff
 	if n < 6 {
 		d = min(d, firstBackoff<<max(n-1, 0))

@@ -64,7 +64,7 @@ func (k *Consumer) Run(ctx context.Context, maxMsgs, maxBytes int, fn func(Deliv
 		if p.delivered > delivered {
 			attempt = 0
 		}
-		if sleep(ctx, backoff(attempt+1)) != nil || k.c.waitUp(ctx) != nil {
+		if sleep(ctx, Backoff(attempt+1)) != nil || k.c.waitUp(ctx) != nil {
 			return nil
 		}
 	}

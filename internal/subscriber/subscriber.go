@@ -161,10 +161,18 @@ func watchRoot(ctx context.Context, root string, was os.FileInfo) error {
 	}
 }
 
-// run is one session after the other: each finds out where the node stands.
+// gotGoing is how long a session lasts that had got going.
+const gotGoing = 10 * time.Second
+
+// run is one session after the other: each finds out where the node stands. After
+// one that did not get going it waits longer than after the one before.
 func (s *subscriber) run(ctx context.Context) error {
-	for {
+	for attempt := 1; ; attempt++ {
+		began := time.Now()
 		err := s.session(ctx)
+		if time.Since(began) > gotGoing {
+			attempt = 1
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -176,7 +184,7 @@ func (s *subscriber) run(ctx context.Context) error {
 			err = fmt.Errorf("%w; the publisher makes it: does it run, and is this its site?", err)
 		}
 		s.wait(err.Error())
-		if err := pause(ctx, 2*time.Second); err != nil {
+		if err := pause(ctx, stream.Backoff(attempt)); err != nil {
 			return err
 		}
 	}
