@@ -176,9 +176,17 @@ func (s *Staged) makeTemp() error {
 const maxOpenTemps = 64
 
 func (t *Tree) writeTemp(tmp *temp, e *events.Entry, payload []byte) error {
-	body, err := t.opts.Codec.Body(e, payload)
+	room, ok := t.bodies.Get().(*[]byte)
+	if !ok {
+		room = new([]byte)
+	}
+	defer t.bodies.Put(room)
+	body, err := t.opts.Codec.Body(e, payload, *room)
 	if err != nil {
 		return err
+	}
+	if cap(body) > cap(*room) {
+		*room = body
 	}
 	f, err := t.tmp.create(tmp.name)
 	if err != nil {

@@ -63,6 +63,7 @@ type Tree struct {
 
 	temps  atomic.Uint64 // temps made
 	open   atomic.Int64  // temps whose file is kept open
+	bodies sync.Pool     // *[]byte, room for bodies on their way into temps
 	denied denied
 
 	// Of whoever holds mu: Commit, RemoveForeign, ExpireTrash.

@@ -59,7 +59,7 @@ func BenchmarkBody(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, err := c.Body(e, frame); err != nil {
+		if _, err := c.Body(e, frame, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

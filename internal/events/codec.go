@@ -3,6 +3,8 @@ package events
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -14,9 +16,10 @@ var ErrFrame = errors.New("unacceptable zstd frame")
 // A Codec compresses and opens bodies. Its methods may be called from many
 // goroutines at once. Close frees it.
 type Codec struct {
-	enc  *zstd.Encoder
-	list *zstd.Encoder // of chunk lists
-	dec  *zstd.Decoder
+	enc    *zstd.Encoder
+	list   *zstd.Encoder // of chunk lists
+	dec    *zstd.Decoder
+	frames sync.Pool // *[]byte, room for a frame whose length is not known yet
 }
 
 // NewCodec returns a codec that runs at most concurrency frames of each
@@ -47,7 +50,7 @@ func NewCodec(concurrency int) (*Codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Codec{enc, list, dec}, nil
+	return &Codec{enc: enc, list: list, dec: dec}, nil
 }
 
 // Close frees the codec; it must not be used afterwards.
@@ -59,16 +62,22 @@ func (c *Codec) Close() {
 
 // Compress returns body as one zstd frame, which says its size.
 func (c *Codec) Compress(body []byte) []byte {
-	return c.enc.EncodeAll(body, make([]byte, 0, len(body)/2+64))
+	room, ok := c.frames.Get().(*[]byte)
+	if !ok {
+		room = new([]byte)
+	}
+	defer c.frames.Put(room)
+	*room = c.enc.EncodeAll(body, slices.Grow((*room)[:0], c.enc.MaxEncodedSize(len(body))))
+	return slices.Clone(*room)
 }
 
 // Body opens the payload of a file's entry and returns exactly e.Size bytes
-// that hash to e.Digest. It allocates at most three times [MaxDecodedBytes],
+// that hash to e.Digest; they are in dst if its capacity is that at least. It allocates at most three times [MaxDecodedBytes],
 // whatever the entry or the frame claims. A body in chunks is not for it: see
 // [Codec.List].
 //
 // Errors are [ErrFrame] and [ErrDigest], both permanent.
-func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
+func (c *Codec) Body(e *Entry, payload, dst []byte) ([]byte, error) {
 	switch e.Body {
 	case NoBody:
 		if len(payload) > 0 {
@@ -81,7 +90,10 @@ func (c *Codec) Body(e *Entry, payload []byte) ([]byte, error) {
 	if e.Size <= 0 || e.Size > MaxDecodedBytes {
 		return nil, fmt.Errorf("%w: a body of %d bytes, the limit is %d", ErrFrame, e.Size, MaxDecodedBytes)
 	}
-	body, err := c.open(payload, e.Size, make([]byte, 0, e.Size))
+	if int64(cap(dst)) < e.Size {
+		dst = make([]byte, 0, e.Size)
+	}
+	body, err := c.open(payload, e.Size, dst[:0:e.Size])
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func TestBodiesComeBackAsTheyWere(t *testing.T) {
 			if err := h.Decode(frame); err != nil || !h.HasFCS || h.FrameContentSize != uint64(n) {
 				t.Errorf("frame of %d bytes of %s says %+v, %v", n, name, h, err)
 			}
-			got, err := c.Body(fileOf(t, body), frame)
+			got, err := c.Body(fileOf(t, body), frame, nil)
 			if err != nil || !bytes.Equal(got, body) {
 				t.Errorf("%d bytes of %s: got %d, %v", n, name, len(got), err)
 			}
@@ -81,7 +81,7 @@ func TestBodyIsForManyGoroutines(t *testing.T) {
 		wg.Go(func() {
 			for n := range 50 {
 				body := text(1000*i + n + 1)
-				if got, err := c.Body(fileOf(t, body), c.Compress(body)); err != nil || !bytes.Equal(got, body) {
+				if got, err := c.Body(fileOf(t, body), c.Compress(body), nil); err != nil || !bytes.Equal(got, body) {
 					t.Errorf("got %d of %d bytes, %v", len(got), len(body), err)
 				}
 			}
@@ -94,14 +94,14 @@ func TestBodyOfAnEmptyFile(t *testing.T) {
 	c := newCodec(t)
 	e := fileOf(t, nil)
 	e.Body = events.NoBody
-	if got, err := c.Body(e, nil); err != nil || len(got) != 0 {
+	if got, err := c.Body(e, nil, nil); err != nil || len(got) != 0 {
 		t.Errorf("got %d bytes, %v", len(got), err)
 	}
-	if _, err := c.Body(e, []byte{0}); !errors.Is(err, events.ErrFrame) {
+	if _, err := c.Body(e, []byte{0}, nil); !errors.Is(err, events.ErrFrame) {
 		t.Errorf("with a payload: got %v, want ErrFrame", err)
 	}
 	e.Body, e.Size = events.ChunksBody, 1<<40
-	if _, err := c.Body(e, []byte{0}); !errors.Is(err, events.ErrFrame) {
+	if _, err := c.Body(e, []byte{0}, nil); !errors.Is(err, events.ErrFrame) {
 		t.Errorf("in chunks: got %v, want ErrFrame", err)
 	}
 }
@@ -214,15 +214,18 @@ func TestHostileFrames(t *testing.T) {
 	c := newCodec(t)
 	for name, h := range hostileFrames(t) {
 		t.Run(name, func(t *testing.T) {
-			got, err := c.Body(h.entry, h.frame)
+			got, err := c.Body(h.entry, h.frame, nil)
 			if got != nil || err == nil {
 				t.Fatalf("accepted as %d bytes", len(got))
+			}
+			if _, err := c.Body(h.entry, h.frame, make([]byte, 0, 2*events.MaxDecodedBytes)); err == nil {
+				t.Fatal("accepted where there is more room than the entry says")
 			}
 			if h.want != nil && !errors.Is(err, h.want) || !errors.Is(err, events.ErrFrame) && !errors.Is(err, events.ErrDigest) {
 				t.Fatalf("got %v, want %v", err, h.want)
 			}
 			checkReport(t, err)
-			if n := allocated(func() { _, _ = c.Body(h.entry, h.frame) }); n > 3*events.MaxDecodedBytes {
+			if n := allocated(func() { _, _ = c.Body(h.entry, h.frame, nil) }); n > 3*events.MaxDecodedBytes {
 				t.Errorf("allocated %d bytes", n)
 			}
 		})
@@ -267,7 +270,7 @@ func TestFramesOfOtherEncoders(t *testing.T) {
 		"raw blocks":           frameOfRawBlocks(body),
 		"compressed in blocks": encode(zstd.WithWindowSize(32 << 10)),
 	} {
-		if got, err := c.Body(fileOf(t, body), frame); err != nil || !bytes.Equal(got, body) {
+		if got, err := c.Body(fileOf(t, body), frame, nil); err != nil || !bytes.Equal(got, body) {
 			t.Errorf("%s: got %d bytes, %v", name, len(got), err)
 		}
 	}
@@ -306,7 +309,7 @@ func TestStockToolsReadOurFrames(t *testing.T) {
 		t.Errorf("zstd -d made %d bytes", len(got))
 	}
 	for _, level := range []string{"-1", "-3", "-19"} {
-		if got, err := c.Body(fileOf(t, body), run(body, "-qc", level)); err != nil || !bytes.Equal(got, body) {
+		if got, err := c.Body(fileOf(t, body), run(body, "-qc", level), nil); err != nil || !bytes.Equal(got, body) {
 			t.Errorf("zstd %s: got %d bytes, %v", level, len(got), err)
 		}
 	}
@@ -334,7 +337,7 @@ func FuzzBody(f *testing.F) {
 		}
 		var got []byte
 		var err error
-		n := allocated(func() { got, err = c.Body(e, payload) })
+		n := allocated(func() { got, err = c.Body(e, payload, nil) })
 		if n > 8*events.MaxDecodedBytes { // the fuzzer allocates beside us
 			t.Fatalf("allocated %d bytes for a payload of %d", n, len(payload))
 		}
@@ -360,14 +363,14 @@ func FuzzCompress(f *testing.F) {
 			return
 		}
 		frame := c.Compress(body)
-		got, err := c.Body(fileOf(t, body), frame)
+		got, err := c.Body(fileOf(t, body), frame, nil)
 		if err != nil || !bytes.Equal(got, body) {
 			t.Fatalf("%d bytes came back as %d: %v", len(body), len(got), err)
 		}
-		if _, err := c.Body(fileOf(t, body), append(frame, 0)); !errors.Is(err, events.ErrFrame) {
+		if _, err := c.Body(fileOf(t, body), append(frame, 0), nil); !errors.Is(err, events.ErrFrame) {
 			t.Fatalf("with a byte more: %v", err)
 		}
-		if _, err := c.Body(fileOf(t, body), frame[:len(frame)-1]); !errors.Is(err, events.ErrFrame) {
+		if _, err := c.Body(fileOf(t, body), frame[:len(frame)-1], nil); !errors.Is(err, events.ErrFrame) {
 			t.Fatalf("with a byte less: %v", err)
 		}
 	})

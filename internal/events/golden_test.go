@@ -127,7 +127,7 @@ func TestGoldenFiles(t *testing.T) {
 				}
 				return
 			}
-			if body, err := c.Body(&e, payload); err != nil || !bytes.Equal(body, m.body) {
+			if body, err := c.Body(&e, payload, nil); err != nil || !bytes.Equal(body, m.body) {
 				t.Errorf("got body %q, want %q, %v", body, m.body, err)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,6 +58,7 @@ type Publisher struct {
 	tree   *source.Tree
 	src    disk // the same
 	codec  *events.Codec
+	bodies sync.Pool // *[]byte, room for bodies that are read
 	dirty  *dirtySet
 	report *report
 

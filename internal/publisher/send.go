@@ -175,10 +175,18 @@ func (s *session) encode(pl *plan, out *outgoing, c change) {
 		if out.err = s.settled(c); out.err != nil {
 			return
 		}
-		m, body, err := s.src.Read(c.meta.Entry.Path, nil)
+		room, ok := s.bodies.Get().(*[]byte)
+		if !ok {
+			room = new([]byte)
+		}
+		defer s.bodies.Put(room)
+		m, body, err := s.src.Read(c.meta.Entry.Path, *room)
 		if err != nil {
 			out.err = err
 			return
+		}
+		if cap(body) > cap(*room) {
+			*room = body
 		}
 		out.entry = m.Entry
 		if from, ok := pl.moved[m.Entry.Digest]; ok && c.isNew && m.Entry.Size > 0 {
