@@ -41,7 +41,8 @@ type examiner struct {
 	index   *index
 	plan    plan
 	since   uint64               // the oldest of the tasks': what is put back stands for any of them
-	planned map[events.Path]bool // there, and looked at in this round
+	asked   map[events.Path]bool // the tasks' paths
+	planned map[events.Path]bool // there, and looked at in this round; but for files that are as published and were not asked for: most of a tree
 	walked  map[events.Path]bool // tried to list in this round; true: it was complete
 	skipped map[string]bool      // there, and not looked at: it is not for publishing, or could not be
 	gone    map[events.Path]bool // the tombstones; true: found by a listing
@@ -55,13 +56,14 @@ func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, 
 	}
 	ex := &examiner{
 		p: p, index: x, plan: plan{began: time.Now()},
-		planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), skipped: make(map[string]bool), gone: make(map[events.Path]bool),
+		asked: make(map[events.Path]bool), planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), skipped: make(map[string]bool), gone: make(map[events.Path]bool),
 	}
 	// Ancestors before descendants: then a deep hint answers those under it.
 	slices.SortFunc(tasks, func(a, b task) int { return a.path.Compare(b.path) })
 	ex.since = math.MaxUint64
 	for _, t := range tasks {
 		ex.since = min(ex.since, t.since)
+		ex.asked[t.path] = true
 	}
 	for _, t := range tasks {
 		if err := ctx.Err(); err != nil {
@@ -134,7 +136,9 @@ func (ex *examiner) add(m source.Meta, t task) {
 	if ex.planned[path] {
 		return
 	}
-	ex.planned[path] = true
+	if ex.asked[path] || m.Entry.Kind == events.Dir {
+		ex.planned[path] = true
+	}
 	ex.plan.seen++
 	r := ex.index.Get(path)
 	if m.Entry.Kind != events.Dir {
@@ -152,6 +156,7 @@ func (ex *examiner) add(m source.Meta, t task) {
 		}
 		return
 	}
+	ex.planned[path] = true
 	t.path, t.deep, t.since = path, false, ex.since
 	ex.plan.changes = append(ex.plan.changes, change{meta: m, task: t, isNew: !ex.index.Has(path)})
 }
