@@ -108,7 +108,7 @@ func TestNothingIsFetchedTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // the tree goes too
+	defer r.Close()
 	seq, err := r.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
