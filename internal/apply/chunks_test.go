@@ -267,7 +267,7 @@ func TestRoomIsTakenFirst(t *testing.T) {
 // TestADiskThatGetsFull: where room cannot be taken first, and others take what
 // there was, it ends in the midst of the body, and what that took is given back.
 func TestADiskThatGetsFull(t *testing.T) {
-	b := benchAt(t, newDisk(t, "-O", "^extent,^64bit").mount) // has no fallocate(2)
+	b := benchAt(t, newDisk(t, "-O", "^extent,^64bit").Dir) // has no fallocate(2)
 	b.reopen()
 	free := func() int64 {
 		var fs unix.Statfs_t

@@ -32,7 +32,7 @@ func TestPowerCutOnExt4(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := newDisk(t)
-			b := benchAt(t, disk.mount)
+			b := benchAt(t, disk.Dir)
 			b.reopen()
 			b.apply(d, reg("d/f", "one"), d, root)
 			want := map[string]item{"d": d, ".": root, "d/f": reg("d/f", "one")}
@@ -43,10 +43,10 @@ func TestPowerCutOnExt4(t *testing.T) {
 				}
 			}
 			must(t, b.tree.Mark(Watermark{Site: "web", Seq: 42}))
-			disk.cut(t)
+			must(t, disk.Cut(powercut.Unwritten))
 			_ = b.tree.Close() // of a dead disk
 			b.tree = nil
-			disk.remount(t)
+			must(t, disk.Restore())
 			check := func() {
 				for _, it := range want {
 					if _, replaced := want["s"]; it.path == "s/f" && replaced {
@@ -66,14 +66,8 @@ func TestPowerCutOnExt4(t *testing.T) {
 	}
 }
 
-// disk is an ext4 of its own, whose power can be cut.
-type disk struct {
-	*powercut.Disk
-	mount string
-}
-
-// newDisk makes one with options of mkfs.
-func newDisk(t *testing.T, options ...string) *disk {
+// newDisk makes a disk with options of mkfs.
+func newDisk(t *testing.T, options ...string) *powercut.Disk {
 	t.Helper()
 	top := t.TempDir()
 	d, err := powercut.New(filepath.Join(top, "image"), filepath.Join(top, "mount"), 64<<20, options...)
@@ -81,17 +75,7 @@ func newDisk(t *testing.T, options ...string) *disk {
 		unable(t, err)
 	}
 	t.Cleanup(func() { must(t, d.Detach()) })
-	return &disk{d, d.Dir}
-}
-
-func (d *disk) cut(t *testing.T) {
-	t.Helper()
-	must(t, d.Cut(powercut.Unwritten))
-}
-
-func (d *disk) remount(t *testing.T) {
-	t.Helper()
-	must(t, d.Restore())
+	return d
 }
 
 // TestPowerCutAtEveryCall has a real file system's power cut at every call of
