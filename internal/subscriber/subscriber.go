@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -78,6 +79,8 @@ type subscriber struct {
 	needed     need      // a reconcile, though the watermark fits
 	reconciled time.Time // when the tree was last compared, or the program was started
 	waiting    string    // what it waits for, logged once
+
+	looked atomic.Uint64 // the connection's reconnects when the stream was last looked at
 }
 
 // Run keeps the tree until ctx ends, and returns nil then. It returns an error
@@ -248,7 +251,7 @@ var (
 // session follows the stream until ctx ends, a reconcile is due, or something
 // breaks that a new session may mend.
 func (s *subscriber) session(ctx context.Context) error {
-	reconnects := s.conn.Reconnects()
+	s.looked.Store(s.conn.Reconnects())
 	info, err := s.conn.StreamInfo(ctx, s.Site)
 	if err != nil {
 		return err
@@ -276,10 +279,14 @@ func (s *subscriber) session(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.run(gctx) })
 	g.Go(func() error {
-		return consumer.Run(gctx, pullMessages, pullBytes, func(d stream.Delivery) { f.put(gctx, d) })
+		return consumer.Run(gctx, pullMessages, pullBytes, func(d stream.Delivery) {
+			if s.awaitLook(gctx) == nil {
+				f.put(gctx, d)
+			}
+		})
 	})
 	g.Go(func() error { return f.scrub(gctx) })
-	g.Go(func() error { return s.watchStream(gctx, reconnects) })
+	g.Go(func() error { return s.watchStream(gctx) })
 	err = g.Wait()
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		return due
@@ -403,7 +410,7 @@ func vouches(root *stream.Delivery, mark apply.Watermark) bool {
 }
 
 // watchStream looks at the stream after each reconnect.
-func (s *subscriber) watchStream(ctx context.Context, reconnects uint64) error {
+func (s *subscriber) watchStream(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -411,10 +418,9 @@ func (s *subscriber) watchStream(ctx context.Context, reconnects uint64) error {
 		case <-s.conn.Changed():
 		}
 		now := s.conn.Reconnects()
-		if now == reconnects {
+		if now == s.looked.Load() {
 			continue
 		}
-		reconnects = now
 		info, err := s.conn.StreamInfo(ctx, s.Site)
 		if err != nil {
 			return err
@@ -427,5 +433,17 @@ func (s *subscriber) watchStream(ctx context.Context, reconnects uint64) error {
 		if why := moved(mark, info, lease, newer); why != "" {
 			return errors.New(why)
 		}
+		s.looked.Store(now)
 	}
+}
+
+// awaitLook returns nil when the stream was looked at since the connection came
+// back: a watermark that went on with a stream that had gone back would hide it.
+func (s *subscriber) awaitLook(ctx context.Context) error {
+	for s.looked.Load() != s.conn.Reconnects() {
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
