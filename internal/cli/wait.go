@@ -50,6 +50,10 @@ func Wait(ctx context.Context, to stream.ConnectOptions, b Barrier) error {
 	if err != nil {
 		return err
 	}
+	stored, err := conn.NextTime(ctx, b.Site, source.Seq-1)
+	if err != nil {
+		return err
+	}
 	names := b.Nodes
 	if len(names) == 0 {
 		nodes, err := conn.Nodes(ctx, b.Site)
@@ -66,7 +70,7 @@ func Wait(ctx context.Context, to stream.ConnectOptions, b Barrier) error {
 	var g errgroup.Group
 	for i, name := range names {
 		g.Go(func() (err error) {
-			lacks[i], err = arrived(ctx, conn, b.Site, name, source)
+			lacks[i], err = arrived(ctx, conn, b.Site, name, source, stored)
 			return err
 		})
 	}
@@ -143,9 +147,8 @@ func unpublished(state stream.BarrierState, otherwise string) (lines []string) {
 // lacks when ctx has ended or waiting cannot help.
 //
 // The node's own watermark decides, not the consumer's ack floor: that is moved
-// by a reconcile past what it leaves to be fetched. A watermark of another
-// stream, or from before this one went back, says nothing of these sequences.
-func arrived(ctx context.Context, conn *stream.Conn, site events.Site, name string, source stream.BarrierState) (lacks string, err error) {
+// by a reconcile past what it leaves to be fetched.
+func arrived(ctx context.Context, conn *stream.Conn, site events.Site, name string, source stream.BarrierState, stored time.Time) (lacks string, err error) {
 	for poll := shortestPoll; ; poll = min(poll*2, longestPoll) {
 		answer, err := conn.AskNode(ctx, site, name)
 		var s subscriber.Status
@@ -161,7 +164,7 @@ func arrived(ctx context.Context, conn *stream.Conn, site events.Site, name stri
 			return "", err
 		case json.Unmarshal(answer, &s) != nil:
 			lacks = name + ": says what is not understood; is its version another one?"
-		case s.Stream.Equal(source.Stream) && s.Epoch >= source.Epoch && s.Seq >= source.Seq:
+		case has(&s, &source, stored):
 			lease, err := conn.LeaseSeq(ctx, site)
 			switch {
 			case err != nil:
@@ -184,6 +187,14 @@ func arrived(ctx context.Context, conn *stream.Conn, site events.Site, name stri
 			return lacks, nil
 		}
 	}
+}
+
+// has reports whether a node has the message at source.Seq, which was stored no
+// later than stored. A watermark of another stream, or from before this one went
+// back, says nothing of these sequences, and even its lease may have the present
+// one's: but of a message as new as that it cannot know.
+func has(s *subscriber.Status, source *stream.BarrierState, stored time.Time) bool {
+	return s.Stream.Equal(source.Stream) && s.Epoch >= source.Epoch && s.Seq >= source.Seq && !s.Known.Before(stored)
 }
 
 // causes is a line for each path that is held or refused.

@@ -27,6 +27,7 @@ type Status struct {
 	Stream   time.Time      `json:"stream"` // when the stream was created that the rest is of
 	Epoch    uint64         `json:"epoch"`  // the newest lease at or before Seq
 	Seq      uint64         `json:"seq"`    // all up to it is durable here, or parked
+	Known    time.Time      `json:"known"`  // when the newest message was stored that it knows of
 	Applied  uint64         `json:"applied"`
 	LastPath string         `json:"last_path,omitempty"`
 	Held     []stream.Cause `json:"held,omitempty"` // the first of them
@@ -127,7 +128,7 @@ func (s *status) held(path events.Path, cause error) {
 // follow notes where the node stands.
 func (s *status) follow(mark apply.Watermark, held []*hold) {
 	s.mu.Lock()
-	s.now.Stream, s.now.Epoch, s.now.Seq = mark.Stream, mark.Epoch, mark.Seq
+	s.now.Stream, s.now.Epoch, s.now.Seq, s.now.Known = mark.Stream, mark.Epoch, mark.Seq, mark.Last
 	s.now.HeldAll = len(held)
 	s.now.Held = s.now.Held[:0]
 	for _, x := range held[:min(len(held), statusCauses)] {
