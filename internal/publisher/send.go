@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -148,18 +150,17 @@ func (s *session) prepare(ctx context.Context, pl *plan, changes []change) ([]ou
 		s.encode(pl, &block[0], changes[0])
 		return block, ctx.Err()
 	}
-	var g errgroup.Group
-	g.SetLimit(readers)
-	for i, c := range changes {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			s.encode(pl, &block[i], c)
-			return nil
+	var g sync.WaitGroup
+	var next atomic.Int64
+	for range readers {
+		g.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(changes)) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				s.encode(pl, &block[i], changes[i])
+			}
 		})
 	}
-	return block, errors.Join(g.Wait(), ctx.Err())
+	g.Wait()
+	return block, ctx.Err()
 }
 
 // encode makes the message of one change. It runs beside the goroutine that

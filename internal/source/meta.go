@@ -70,13 +70,23 @@ func (t *Tree) fstat(p events.Path, fd int) (Meta, error) {
 	if err != nil || m.Entry.Kind != events.Symlink {
 		return m, err
 	}
+	if m.Entry.Target, err = readlink(fd); err != nil {
+		return Meta{}, t.classify("readlink", p, err)
+	}
+	return m, nil
+}
+
+// readlink is apart from fstat for its buffer not to be on the stack of each: a
+// goroutine's would have to grow for it.
+//
+//go:noinline
+func readlink(fd int) (string, error) {
 	var buf [events.MaxTargetBytes + 1]byte
 	n, err := retry(func() (int, error) { return unix.Readlinkat(fd, "", buf[:]) })
 	if err != nil {
-		return Meta{}, t.classify("readlink", p, err)
+		return "", err
 	}
-	m.Entry.Target = string(buf[:n])
-	return m, nil
+	return string(buf[:n]), nil
 }
 
 // meta puts a statx of p in the wire's terms. The only errors are *SkipError.
