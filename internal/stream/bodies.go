@@ -63,8 +63,13 @@ func (b *Bodies) Get(ctx context.Context, digests []events.Digest, fn func(i int
 	if len(digests) == 0 {
 		return nil
 	}
+	bulk, err := b.c.inBulk(ctx)
+	if err != nil {
+		return failed("get bodies", b.site, err)
+	}
 	g := &getting{
 		b:      b,
+		c:      bulk,
 		places: make(map[events.Digest][]int, len(digests)),
 		room:   semaphore.NewWeighted(getBytes),
 		fn:     fn,
@@ -78,6 +83,7 @@ func (b *Bodies) Get(ctx context.Context, digests []events.Digest, fn func(i int
 // A getting is one call of Get.
 type getting struct {
 	b      *Bodies
+	c      *Conn
 	places map[events.Digest][]int // in the caller's list, of those that are still to come
 	room   *semaphore.Weighted
 
@@ -112,7 +118,7 @@ func (g *getting) run(ctx context.Context, digests []events.Digest) error {
 
 // pass looks once for all of digests that are still to come.
 func (g *getting) pass(ctx context.Context, digests []events.Digest) error {
-	r, err := g.b.c.openDirect(ctx, bucketStream(g.b.site))
+	r, err := g.c.openDirect(ctx, bucketStream(g.b.site))
 	if err != nil {
 		return err
 	}
@@ -162,7 +168,7 @@ func (g *getting) fetch(ctx context.Context, metas []meta) error {
 	})
 	for range min(getters, len(metas)) {
 		group.Go(func() error {
-			r, err := g.b.c.openDirect(ctx, bucketStream(g.b.site))
+			r, err := g.c.openDirect(ctx, bucketStream(g.b.site))
 			if err != nil {
 				return err
 			}

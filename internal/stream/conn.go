@@ -20,14 +20,17 @@ import (
 // 2.14.
 const minMajor, minMinor = 2, 14
 
-// A Conn is one connection to a broker, which re-establishes itself for as
-// long as it is open. Its methods may be called from many goroutines at once.
+// A Conn is a connection to a broker, which re-establishes itself for as long
+// as it is open. What has bodies in bulk goes over a second one (see bulk), so
+// that nothing small waits behind it. Its methods may be called from many
+// goroutines at once.
 type Conn struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	log  *slog.Logger
 	name string
-	pace pace // of Fetch and Bodies.Get
+	pace *pace // of Fetch and Bodies.Get
+	bulk *bulk
 
 	reconnects   atomic.Uint64
 	changed      chan struct{}
@@ -51,7 +54,8 @@ func Connect(ctx context.Context, o ConnectOptions) (*Conn, error) {
 	c := &Conn{
 		log:     o.Log,
 		name:    o.Name,
-		pace:    pace{rate: o.BulkRate},
+		pace:    &pace{rate: o.BulkRate},
+		bulk:    newBulk(o),
 		changed: make(chan struct{}, 1),
 		up:      make(chan struct{}),
 		guards:  make(map[*guard]struct{}),
@@ -150,6 +154,7 @@ func (c *Conn) Close() {
 	c.closedByUs.Store(true)
 	c.nc.Close()
 	c.lost(nil)
+	c.bulk.close()
 }
 
 // Connected reports whether there is a connection now.

@@ -53,7 +53,7 @@ func (r *directReader) close() { r.in.close() }
 // readPaced is read at the pace of what is read in bulk; req.MaxBytes may become
 // less.
 func (r *directReader) readPaced(ctx context.Context, req directRequest, fn func(*Delivery) error) (next uint64, more bool, err error) {
-	p := &r.c.pace
+	p := r.c.pace
 	req.MaxBytes = p.most(req.MaxBytes)
 	if err := p.wait(ctx, int64(req.MaxBytes)); err != nil {
 		return req.Seq, false, err

@@ -20,6 +20,8 @@
 //   - A nil from [Bucket.Put] means that the object and its name are stored and
 //     acknowledged. No object that the newest publisher has looked up, or put, is
 //     changed or removed by an earlier one, however late.
+//   - What is small does not wait behind the data of large bodies: that has a
+//     connection of its own.
 //   - Nothing here deletes a stream, a bucket, an entry or a node's consumer.
 //
 // # Names
@@ -83,7 +85,8 @@
 // # Rights
 //
 // Every reply comes to _INBOX_<connection name>.>, so rights can be narrow;
-// deploy/nats-example.conf has them for each role. A refusal by the server's
+// deploy/nats-example.conf has them for each role. The second connection of a
+// process has the same name, user and inbox. A refusal by the server's
 // permissions is an error at once ([ErrDenied]), not a timeout.
 //
 // # Invariants

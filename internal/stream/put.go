@@ -101,16 +101,20 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 		return 0, err
 	}
 	defer b.room.Release(weight)
+	bulk, err := b.c.inBulk(ctx)
+	if err != nil {
+		return 0, err
+	}
 	subject := dataSubject(b.site, nuid)
 	header := nats.Header{objectHeader: {name}}
-	ctx, done := b.c.guard(ctx, 0, exactly(subject))
+	ctx, done := bulk.guard(ctx, 0, exactly(subject))
 	defer done()
 	// What lands after a purge would stay: also where ctx ends, the outcome of
 	// what was sent is awaited for a while.
 	landing, land := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer land(nil)
 	defer context.AfterFunc(ctx, func() {
-		if b.c.Connected() {
+		if bulk.Connected() {
 			_ = sleep(landing, landPatience) // or until all is known
 		}
 		land(context.Cause(ctx))
@@ -133,7 +137,7 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 				return 0, err
 			}
 		}
-		ack, err := b.c.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: header, Data: part},
+		ack, err := bulk.js.PublishMsgAsync(&nats.Msg{Subject: subject, Header: header, Data: part},
 			jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
 		if err != nil {
 			_ = await(len(acks))
