@@ -66,9 +66,12 @@ func (n *network) splice(host string) error {
 	return ip("link set " + n.cable(host) + " master " + n.prefix)
 }
 
-// limit lets no more through to a host than rate, as in 1mbit.
+// limit lets no more through a host's cable, each way, than rate, as in 1mbit.
 func (n *network) limit(host, rate string) error {
-	return run("tc", "qdisc replace dev "+n.cable(host)+" root tbf rate "+rate+" burst 4kb latency 500ms")
+	line := " root tbf rate " + rate + " burst 4kb latency 500ms"
+	return errors.Join(
+		run("tc", "qdisc replace dev "+n.cable(host)+line),
+		run("tc", "-n "+n.namespace(host)+" qdisc replace dev eth0"+line))
 }
 
 // inside returns the command that runs one on a host, if it has one.

@@ -22,7 +22,7 @@ import (
 //	down|crash|freeze|thaw NAME  SIGTERM and wait | SIGKILL and wait | SIGSTOP | SIGCONT
 //	hosts NAME...                put these processes on hosts of their own, before anything runs
 //	cut|splice NAME              its cable, without a word to either side
-//	slow NAME RATE               let no more through to it, 1mbit say
+//	slow NAME RATE               let no more through its cable, 1mbit say
 //	exits NAME CODE              wait for a process to end by itself
 //	logged NAME TEXT             wait until its log has TEXT
 //	judge [-- rsync option...]   wait until rsync -anic --delete finds nothing on every node
