@@ -12,8 +12,9 @@ import (
 // created, which tells a new stream of the same name from the old one; Epoch
 // is of the newest lease at or before Seq, and Time is when the message at Seq
 // was stored. Last is the newest time, of the server's clock, at which a message
-// that the node knew was stored: one that is at or before Seq and newer than that
-// is of another history of the stream. Unswept says that what is foreign in the tree was not told yet,
+// that the node knew was stored, and Known the highest sequence of one: Seq stays
+// below what is held, while what comes after that is applied. One that is at or
+// before Known and newer than Last is of another history of the stream. Unswept says that what is foreign in the tree was not told yet,
 // Lacking that Seq is low for want of some entry that the last comparison of the
 // whole tree could not apply yet: most of what comes after it is in the tree.
 type Watermark struct {
@@ -23,6 +24,7 @@ type Watermark struct {
 	Seq     uint64
 	Time    time.Time
 	Last    time.Time
+	Known   uint64
 	Unswept bool
 	Lacking bool
 }
@@ -37,6 +39,7 @@ type markRecord struct {
 	Seq    uint64      `json:"seq"`
 	Time   time.Time   `json:"time"`
 	Last   time.Time   `json:"last,omitzero"`
+	Known  uint64      `json:"known,omitempty"`
 	Root   uint64      `json:"root"`
 
 	Unswept bool `json:"unswept,omitempty"`
@@ -76,7 +79,7 @@ func (t *Tree) Mark(w Watermark) error {
 	if t.marks == nil {
 		return step("mark", events.Path{}, ErrReadOnly)
 	}
-	record, err := json.Marshal(markRecord{w.Site, w.Stream, w.Epoch, w.Seq, w.Time, w.Last, t.rootIno, w.Unswept, w.Lacking})
+	record, err := json.Marshal(markRecord{w.Site, w.Stream, w.Epoch, w.Seq, w.Time, w.Last, w.Known, t.rootIno, w.Unswept, w.Lacking})
 	if err == nil {
 		err = t.marks.write(record)
 	}
@@ -103,6 +106,6 @@ func (t *Tree) loadMark() error {
 		t.log.Warn("watermark is of another root directory, the tree has to be reconciled")
 		return nil
 	}
-	t.mark = &Watermark{r.Site, r.Stream, r.Epoch, r.Seq, r.Time, r.Last, r.Unswept, r.Lacking}
+	t.mark = &Watermark{r.Site, r.Stream, r.Epoch, r.Seq, r.Time, r.Last, r.Known, r.Unswept, r.Lacking}
 	return nil
 }

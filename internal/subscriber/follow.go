@@ -263,8 +263,13 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 		return 0, err
 	}
 	n := len(done)
-	if at := f.holdings.Before(f.last); at > f.mark.Seq {
+	at := f.holdings.Before(f.last)
+	moves := at > f.mark.Seq
+	if moves {
 		f.mark.Seq, f.mark.Time, f.mark.Lacking = at, f.lastTime, at < f.base
+	}
+	if moves || f.last > f.mark.Known {
+		f.mark.Known = max(f.mark.Known, f.last)
 		if err := f.tree.Mark(f.mark); err != nil {
 			return n, err
 		}

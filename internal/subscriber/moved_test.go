@@ -19,18 +19,20 @@ func TestUnfit(t *testing.T) {
 		lease, newer uint64
 		want         string // part of the reason; "": it fits
 	}{
-		"as it was":                      {lease: 90},
-		"a lease after it":               {lease: 120},
-		"messages after it":              {lease: 90, newer: 101},
-		"none":                           {none: true, want: "no watermark"},
-		"another site":                   {change: func(m *apply.Watermark, _ *stream.Info) { m.Site = "other" }, want: "site other"},
-		"long ago":                       {change: func(m *apply.Watermark, _ *stream.Info) { m.Time = now.Add(-29 * 24 * time.Hour) }, want: "longer than deletions"},
-		"long ago for this stream":       {change: func(_ *apply.Watermark, i *stream.Info) { i.TombstoneTTL = time.Minute }, want: "longer than deletions"},
-		"another stream":                 {change: func(_ *apply.Watermark, i *stream.Info) { i.Created = created.Add(1) }, want: "another one"},
-		"the stream ends before it":      {change: func(_ *apply.Watermark, i *stream.Info) { i.LastSeq = 99 }, want: "went back from 100 to 99"},
-		"a lease before it that is new":  {lease: 95, want: "the lease 95 is new"},
-		"messages before it that are":    {lease: 120, newer: 97, want: "message 97"},
-		"its own message came again new": {lease: 120, newer: 100, want: "message 100"},
+		"as it was":                     {lease: 90},
+		"a lease after it":              {lease: 120},
+		"messages after it":             {lease: 90, newer: 101},
+		"none":                          {none: true, want: "no watermark"},
+		"another site":                  {change: func(m *apply.Watermark, _ *stream.Info) { m.Site = "other" }, want: "site other"},
+		"long ago":                      {change: func(m *apply.Watermark, _ *stream.Info) { m.Time = now.Add(-29 * 24 * time.Hour) }, want: "longer than deletions"},
+		"long ago for this stream":      {change: func(_ *apply.Watermark, i *stream.Info) { i.TombstoneTTL = time.Minute }, want: "longer than deletions"},
+		"another stream":                {change: func(_ *apply.Watermark, i *stream.Info) { i.Created = created.Add(1) }, want: "another one"},
+		"the stream ends before it":     {change: func(_ *apply.Watermark, i *stream.Info) { i.LastSeq = 99 }, want: "went back from 100 to 99"},
+		"a lease before it that is new": {lease: 95, want: "the lease 95 is new"},
+		"messages before it that are":   {lease: 120, newer: 97, want: "message 97"},
+		"it ends before what came after what is held":              {change: func(m *apply.Watermark, i *stream.Info) { m.Seq, m.Known, i.LastSeq = 50, 100, 99 }, want: "went back from 100 to 99"},
+		"a lease that is new, before what came after what is held": {change: func(m *apply.Watermark, _ *stream.Info) { m.Seq, m.Known, m.Epoch = 50, 100, 40 }, lease: 95, want: "the lease 95 is new"},
+		"its own message came again new":                           {lease: 120, newer: 100, want: "message 100"},
 	} {
 		mark := apply.Watermark{Site: "web", Stream: created, Epoch: 90, Seq: 100, Time: now.Add(-time.Hour)}
 		info := stream.Info{Created: created, Now: now, LastSeq: 200}

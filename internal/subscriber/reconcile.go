@@ -168,7 +168,7 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	}
 	was := f.mark
 	f.mark = apply.Watermark{
-		Site: f.Site, Stream: v.info.Created, Epoch: v.lease, Seq: f.holdings.Before(f.last), Time: v.info.Now, Unswept: !v.sealed,
+		Site: f.Site, Stream: v.info.Created, Epoch: v.lease, Seq: f.holdings.Before(f.last), Known: v.info.LastSeq, Time: v.info.Now, Unswept: !v.sealed,
 	}
 	if f.mark.Stream.Equal(was.Stream) {
 		f.knows(was.Last)

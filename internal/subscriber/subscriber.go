@@ -363,15 +363,16 @@ func moved(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
 // wentBack says how the stream that the watermark is of lost what the node knew;
 // "" if it did not, or is another one.
 func wentBack(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
+	known := max(mark.Seq, mark.Known)
 	switch {
 	case !mark.Stream.Equal(info.Created):
 		return ""
-	case mark.Seq > info.LastSeq:
-		return fmt.Sprintf("the stream went back from %d to %d", mark.Seq, info.LastSeq)
-	case lease <= mark.Seq && lease > mark.Epoch:
-		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, mark.Seq)
-	case newer != 0 && newer <= mark.Seq:
-		return fmt.Sprintf("the stream went back, and on: message %d came later than what we know, who are at %d", newer, mark.Seq)
+	case known > info.LastSeq:
+		return fmt.Sprintf("the stream went back from %d to %d", known, info.LastSeq)
+	case lease <= known && lease > mark.Epoch:
+		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, known)
+	case newer != 0 && newer <= known:
+		return fmt.Sprintf("the stream went back, and on: message %d came later than what we know, who are at %d", newer, known)
 	}
 	return ""
 }
@@ -406,7 +407,7 @@ func (s *subscriber) believable(ctx context.Context, mark apply.Watermark, info 
 // so from a publisher that has scanned the source since: by its time, or, for a
 // server's clock may have been set back, by its number.
 func vouches(root *stream.Delivery, mark apply.Watermark) bool {
-	return root != nil && (root.Time.After(mark.Last) || root.Seq > mark.Seq)
+	return root != nil && (root.Time.After(mark.Last) || root.Seq > max(mark.Seq, mark.Known))
 }
 
 // watchStream looks at the stream after each reconnect.
