@@ -219,7 +219,11 @@ func (c *cluster) stop(name string, sig syscall.Signal) error {
 	case <-time.After(patience):
 		return fmt.Errorf("%s does not end on %v", name, sig)
 	}
-	if code := p.cmd.ProcessState.ExitCode(); sig == syscall.SIGTERM && code != 0 {
+	code := p.cmd.ProcessState.ExitCode()
+	if fi, err := os.Stat(p.log); code == -1 && err == nil && fi.Size() == 0 {
+		return nil // it had not begun
+	}
+	if sig == syscall.SIGTERM && code != 0 {
 		return fmt.Errorf("%s: exit code %d after SIGTERM", name, code)
 	}
 	return nil
