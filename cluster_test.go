@@ -48,6 +48,7 @@ type cluster struct {
 type proc struct {
 	cmd  *exec.Cmd
 	log  string // its standard error
+	from int64  // where in log what it writes begins
 	done chan struct{}
 }
 
@@ -155,6 +156,10 @@ func (c *cluster) start(name, command string, args ...string) error {
 		return err
 	}
 	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	argv := c.network.inside(name, append([]string{command}, args...))
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = c.dir
@@ -163,7 +168,7 @@ func (c *cluster) start(name, command string, args ...string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p := &proc{cmd: cmd, log: log, done: make(chan struct{})}
+	p := &proc{cmd: cmd, log: log, from: before.Size(), done: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // its state is asked for where it matters
 		close(p.done)
@@ -220,7 +225,7 @@ func (c *cluster) stop(name string, sig syscall.Signal) error {
 		return fmt.Errorf("%s does not end on %v", name, sig)
 	}
 	code := p.cmd.ProcessState.ExitCode()
-	if fi, err := os.Stat(p.log); code == -1 && err == nil && fi.Size() == 0 {
+	if fi, err := os.Stat(p.log); code == -1 && err == nil && fi.Size() == p.from {
 		return nil // it had not begun
 	}
 	if sig == syscall.SIGTERM && code != 0 {
