@@ -128,12 +128,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		defer o.Transfers.Close()
 	}
-	service := k.Command() == "run"
-	conn, err := cli.Connect(ctx, to, service)
-	switch {
-	case err != nil && service && ctx.Err() != nil:
-		return nil // stopped while it waited for its broker
-	case err != nil:
+	conn, err := cli.Connect(ctx, to, k.Command() == "run")
+	if err != nil {
 		return err
 	}
 	defer conn.Close()

@@ -57,12 +57,17 @@ func Ask(ctx context.Context, to stream.ConnectOptions) (*stream.Conn, error) {
 	return conn, err
 }
 
-// Connect connects for a service, which waits for its broker, or as [Ask] does.
+// Connect connects for a service, which waits for its broker, or as [Ask] does. A
+// service that is stopped meanwhile ends well: the error is an [ExitError] of code 0.
 func Connect(ctx context.Context, to stream.ConnectOptions, service bool) (*stream.Conn, error) {
-	if service {
-		return stream.Connect(ctx, to)
+	if !service {
+		return Ask(ctx, to)
 	}
-	return Ask(ctx, to)
+	conn, err := stream.Connect(ctx, to)
+	if err != nil && ctx.Err() != nil {
+		err = &ExitError{}
+	}
+	return conn, err
 }
 
 // Options checks the flags and returns them for [stream.Connect]. The
