@@ -106,6 +106,14 @@ func TestReplicatedStream(t *testing.T) {
 	if err := k.Reset(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
+	for range 5 { // a leader that goes in the midst of it
+		if err := c.api(t.Context(), "CONSUMER.LEADER.STEPDOWN.web.b", nil, &struct{}{}); err != nil {
+			t.Error(err)
+		}
+		if err := k.Reset(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r := run(t, k, ack(t))
 	eventually(t, "everything", func() bool { return len(r.deliveries()) >= 1501 })
 	// The stream's leader goes away.

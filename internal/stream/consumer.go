@@ -11,6 +11,11 @@ import (
 	"treecast/internal/events"
 )
 
+const (
+	resetTimeout = 2 * time.Second        // for one request
+	resetPause   = 100 * time.Millisecond // before the next one
+)
+
 // A Consumer is a node's durable place in its site's stream, kept by the
 // server.
 type Consumer struct {
@@ -132,7 +137,22 @@ func (k *Consumer) reset(ctx context.Context, seq uint64) error {
 	req := struct {
 		Seq uint64 `json:"seq,omitempty"`
 	}{seq}
-	return k.gone(ctx, k.c.api(ctx, "CONSUMER.RESET."+streamName(k.site)+"."+k.node, req, &resp))
+	ask := func() error {
+		ctx, done := context.WithTimeoutCause(ctx, resetTimeout, ErrUnavailable)
+		defer done()
+		return k.c.api(ctx, "CONSUMER.RESET."+streamName(k.site)+"."+k.node, req, &resp)
+	}
+	// A leader that loses its office in the midst of it drops the request
+	// without a word. The same request again leads to the same place.
+	for end := time.Now().Add(apiTimeout); ; {
+		err := k.gone(ctx, ask())
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+		if err := sleep(ctx, resetPause); err != nil {
+			return err
+		}
+	}
 }
 
 // Position asks the server where the consumer is. Errors are those of Reset.
