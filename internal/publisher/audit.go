@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"treecast/internal/events"
 	"treecast/internal/source"
 )
@@ -27,6 +29,7 @@ type audit struct {
 const (
 	auditInterval = 24 * time.Hour
 	auditRetry    = time.Minute
+	auditAsks     = 64 // at once; an answer takes a round trip
 )
 
 func newAudit(s *session) *audit {
@@ -74,13 +77,22 @@ func (a *audit) compare(ctx context.Context, there []uint64) error {
 			missing = append(missing, p)
 		}
 	}
-	lost := missing[:0]
-	for _, p := range missing {
-		d, err := a.s.conn.Entry(ctx, a.s.Site, p)
-		if err != nil {
-			return a.s.transient(ctx, err)
-		}
-		if d == nil {
+	absent := make([]bool, len(missing))
+	g, asking := errgroup.WithContext(ctx)
+	g.SetLimit(auditAsks)
+	for i, p := range missing {
+		g.Go(func() error {
+			d, err := a.s.conn.Entry(asking, a.s.Site, p)
+			absent[i] = d == nil
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return a.s.transient(ctx, err)
+	}
+	var lost []events.Path
+	for i, p := range missing {
+		if absent[i] {
 			lost = append(lost, p)
 			a.s.index.Doubt(&events.Entry{Path: p})
 			a.s.dirty.Hint([]source.Hint{{Path: p}})

@@ -225,16 +225,27 @@ func (s *subscriber) guard(v *survey) error {
 
 const massDeleteFloor = 100
 
+// askers ask at once for what may be foreign; an answer takes a round trip.
+const askers = 16
+
 // proven returns those of the foreign paths that the stream surely has no entry
 // of: what the broker cannot read any more is not in a snapshot either.
 func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]events.Path, error) {
+	doubtful := make([]bool, len(foreign))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(askers)
+	for i, p := range foreign {
+		g.Go(func() (err error) {
+			doubtful[i], err = s.stream.MayHave(ctx, s.Site, p)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
 	proven := make([]events.Path, 0, len(foreign))
-	for _, p := range foreign {
-		doubtful, err := s.stream.MayHave(ctx, s.Site, p)
-		if err != nil {
-			return nil, err
-		}
-		if !doubtful {
+	for i, p := range foreign {
+		if !doubtful[i] {
 			proven = append(proven, p)
 		}
 	}
