@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"syscall"
 
@@ -41,8 +40,8 @@ func (e *UnseenError) Error() string {
 func (e *UnseenError) Unwrap() error { return e.Err }
 
 // Compare walks the tree, changing nothing, and reports every difference from
-// want, ordered by path. want has all that the source has; a tombstone in it
-// wants nothing at its path. With checksum every file's bytes are read,
+// want, ordered by path. want has all that the source has, sorted by path, each
+// once; a tombstone in it wants nothing at its path. With checksum every file's bytes are read,
 // without it a file that has the wanted size and mtime is taken for right, as
 // with rsync.
 //
@@ -54,14 +53,11 @@ func (e *UnseenError) Unwrap() error { return e.Err }
 // *[UnseenError] at the end: the reported differences are then true, but
 // perhaps not all.
 // Compare may run during a Commit; it then sees some of its work.
-func (t *Tree) Compare(ctx context.Context, want map[events.Path]*events.Entry, checksum bool, report func(Difference) error) error {
+func (t *Tree) Compare(ctx context.Context, want []*events.Entry, checksum bool, report func(Difference) error) error {
 	if t.root == nil {
 		return step("compare", events.Path{}, ErrReadOnly)
 	}
-	c := &comparison{
-		t: t, ctx: ctx, checksum: checksum, report: report,
-		entries: want, wanted: slices.SortedFunc(maps.Keys(want), events.Path.Compare),
-	}
+	c := &comparison{t: t, ctx: ctx, checksum: checksum, report: report, wanted: want}
 	if st, err := t.root.stat(); err != nil {
 		c.blind(events.Path{}, err)
 		c.skip(events.Path{})
@@ -84,8 +80,7 @@ type comparison struct {
 	ctx      context.Context
 	checksum bool
 	report   func(Difference) error
-	entries  map[events.Path]*events.Entry
-	wanted   []events.Path // still to come
+	wanted   []*events.Entry // still to come
 
 	unseen *UnseenError // nil: all could be looked at
 }
@@ -99,8 +94,8 @@ func (c *comparison) visit(p events.Path, st stat) error {
 		return err
 	}
 	var e *events.Entry
-	if len(c.wanted) > 0 && c.wanted[0] == p {
-		e = c.entries[p]
+	if len(c.wanted) > 0 && c.wanted[0].Path == p {
+		e = c.wanted[0]
 		c.wanted = c.wanted[1:]
 	}
 	if err := c.compare(p, st, e); err != nil {
@@ -140,11 +135,11 @@ func (c *comparison) compare(p events.Path, st stat, e *events.Entry) error {
 // wantedIn reports whether something is to be in p, which comes before what is
 // still to come.
 func (c *comparison) wantedIn(p events.Path) bool {
-	for _, q := range c.wanted {
-		if !q.Within(p) {
+	for _, e := range c.wanted {
+		if !e.Path.Within(p) {
 			return false
 		}
-		if c.entries[q].Kind != events.Tombstone {
+		if e.Kind != events.Tombstone {
 			return true
 		}
 	}
@@ -212,8 +207,8 @@ func (c *comparison) descend(p events.Path, st stat) error {
 // missingBefore reports what is wanted before p, nil being the end, and so is
 // not there.
 func (c *comparison) missingBefore(p *events.Path) error {
-	for len(c.wanted) > 0 && (p == nil || c.wanted[0].Compare(*p) < 0) {
-		e := c.entries[c.wanted[0]]
+	for len(c.wanted) > 0 && (p == nil || c.wanted[0].Path.Compare(*p) < 0) {
+		e := c.wanted[0]
 		c.wanted = c.wanted[1:]
 		device := e.Kind == events.CharDevice || e.Kind == events.BlockDevice
 		if e.Kind == events.Tombstone || c.t.unwanted(e.Kind) || device && !c.t.rights.mknod {
@@ -228,7 +223,7 @@ func (c *comparison) missingBefore(p *events.Path) error {
 
 // skip passes over what is wanted under p, which could not be looked at.
 func (c *comparison) skip(p events.Path) {
-	for len(c.wanted) > 0 && c.wanted[0].Within(p) {
+	for len(c.wanted) > 0 && c.wanted[0].Path.Within(p) {
 		c.wanted = c.wanted[1:]
 	}
 }

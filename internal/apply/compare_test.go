@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -24,11 +25,16 @@ func entries(items ...item) map[events.Path]*events.Entry {
 	return m
 }
 
+// byPath is what Compare wants.
+func byPath(want map[events.Path]*events.Entry) []*events.Entry {
+	return slices.SortedFunc(maps.Values(want), func(a, b *events.Entry) int { return a.Path.Compare(b.Path) })
+}
+
 // compare returns the differences as lines of text.
 func (b *bench) compare(want map[events.Path]*events.Entry, checksum bool) []string {
 	b.Helper()
 	var lines []string
-	must(b, b.tree.Compare(b.Context(), want, checksum, func(d Difference) error {
+	must(b, b.tree.Compare(b.Context(), byPath(want), checksum, func(d Difference) error {
 		if d.Want != want[d.Path] {
 			b.Errorf("%s: Want is %v", d.Path, d.Want)
 		}
@@ -84,7 +90,7 @@ func TestCompare(t *testing.T) {
 	// What is reported, applied, mends the tree.
 	var staged []*Staged
 	var foreign []events.Path
-	must(t, b.tree.Compare(t.Context(), want, true, func(d Difference) error {
+	must(t, b.tree.Compare(t.Context(), byPath(want), true, func(d Difference) error {
 		if d.Want == nil {
 			foreign = append(foreign, d.Path)
 			return nil
@@ -158,7 +164,7 @@ func TestCompareReadOnly(t *testing.T) {
 	reader, err := OpenReadOnly(b.opts)
 	must(t, err)
 	var lines []string
-	must(t, reader.Compare(t.Context(), entries(reg("f", "y"), dir(".").at(3)), true, func(d Difference) error {
+	must(t, reader.Compare(t.Context(), byPath(entries(reg("f", "y"), dir(".").at(3))), true, func(d Difference) error {
 		lines = append(lines, d.Itemized)
 		return nil
 	}))

@@ -249,7 +249,7 @@ func TestABlindComparisonSaysSo(t *testing.T) {
 	for at, fired := 1, true; fired; at++ {
 		found := false
 		st.power.arm(failBefore, at)
-		err := st.tree.Compare(t.Context(), want, false, func(d Difference) error {
+		err := st.tree.Compare(t.Context(), byPath(want), false, func(d Difference) error {
 			found = found || d.Path == parse("d/f")
 			return nil
 		})

@@ -141,7 +141,7 @@ func TestNestedMountIsLeftAlone(t *testing.T) {
 	if _, err := os.Stat(b.path("d/m/theirs")); err != nil {
 		t.Error(err)
 	}
-	err := b.tree.Compare(t.Context(), entries(dir("d"), dir("d/m"), dir(".")), false, func(Difference) error { return nil })
+	err := b.tree.Compare(t.Context(), byPath(entries(dir("d"), dir("d/m"), dir("."))), false, func(Difference) error { return nil })
 	if !errors.Is(err, ErrMount) {
 		t.Errorf("compare: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unique"
 )
 
 // ErrEntry reports an entry that breaks the contract. Permanent.
@@ -91,6 +92,16 @@ type Entry struct {
 	From         *Path
 	Whole        bool
 	Epoch        uint64
+}
+
+// Detach gives e strings of its own, to be kept: those that [Decode] returns
+// are parts of the header, which they keep in memory.
+func (e *Entry) Detach() {
+	e.Path.s, e.Target = strings.Clone(e.Path.s), strings.Clone(e.Target)
+	e.Owner, e.Group = unique.Make(e.Owner).Value(), unique.Make(e.Group).Value()
+	if e.From != nil {
+		e.From = &Path{strings.Clone(e.From.s)}
+	}
 }
 
 // noID is what chown(2) reads as "leave as it is".

@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,10 @@ import (
 // A survey is how a tree differs from a snapshot of its stream.
 type survey struct {
 	info    stream.Info
-	lease   uint64                        // the newest, before and after info
-	seqOf   map[events.Path]uint64        // of want
-	want    map[events.Path]*events.Entry // tombstones too
-	live    int                           // of want, without them
-	seqs    []uint64                      // of the entries to apply, ascending
-	large   map[uint64]*events.Entry      // those of them whose body is in chunks
-	items   map[uint64]string             // how the entries differ, itemized
+	lease   uint64 // the newest, before and after info
+	want    snapshot
+	live    int      // of want, without tombstones
+	differs []*known // what to apply, by seq; an entry that cannot be decoded is empty
 	foreign []events.Path
 	kept    []events.Path // what stays though the stream lacks it
 	sealed  bool          // the stream tells what is foreign
@@ -39,10 +37,7 @@ type survey struct {
 func (s *subscriber) read(ctx context.Context) (*survey, error) {
 	lease, err := s.stream.LeaseSeq(ctx, s.Site)
 	for err == nil {
-		v := &survey{
-			lease: lease, seqOf: make(map[events.Path]uint64), want: make(map[events.Path]*events.Entry),
-			large: make(map[uint64]*events.Entry), items: make(map[uint64]string),
-		}
+		v := &survey{lease: lease}
 		if err = v.read(ctx, s); err != nil {
 			break
 		}
@@ -55,31 +50,23 @@ func (s *subscriber) read(ctx context.Context) (*survey, error) {
 
 func (v *survey) read(ctx context.Context, s *subscriber) (err error) {
 	unreadable := false
-	v.info, err = s.stream.Snapshot(ctx, s.Site, func(seq uint64, subject, header string) error {
-		e, err := events.Decode(s.Site, subject, header)
-		if err != nil {
-			// It is parked when it is fetched, and its path keeps what it has.
-			v.seqs = append(v.seqs, seq)
-			p, ok := s.Site.PathOf(subject)
-			v.kept = append(v.kept, p)
-			unreadable = unreadable || !ok
-			return nil
-		}
-		v.seqOf[e.Path] = seq
-		v.want[e.Path] = &e
-		return nil
+	v.want, v.info, err = takeSnapshot(ctx, s.stream, s.Site, func(seq uint64, subject string) {
+		// It is parked when it is fetched, and its path keeps what it has.
+		v.differs = append(v.differs, &known{seq: seq})
+		p, ok := s.Site.PathOf(subject)
+		v.kept = append(v.kept, p)
+		unreadable = unreadable || !ok
 	})
 	if err != nil {
 		return err
 	}
-	supersede(v.want, v.seqOf)
-	for _, e := range v.want {
-		if e.Kind != events.Tombstone {
+	for _, k := range v.want {
+		if k.entry.Kind != events.Tombstone {
 			v.live++
 		}
 	}
-	root := v.want[events.Path{}]
-	v.sealed = root != nil && root.Whole && !unreadable
+	root := len(v.want) > 0 && v.want[0].entry.Path.IsRoot()
+	v.sealed = root && v.want[0].entry.Whole && !unreadable
 	return nil
 }
 
@@ -91,18 +78,12 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 	if err != nil {
 		return nil, err
 	}
-	differs := func(e *events.Entry) {
-		seq := v.seqOf[e.Path]
-		v.seqs = append(v.seqs, seq)
-		if e.Body == events.ChunksBody {
-			v.large[seq] = e
-		}
-	}
-	err = s.tree.Compare(ctx, v.want, checksum, func(d apply.Difference) error {
+	err = s.tree.Compare(ctx, v.want.entries(), checksum, func(d apply.Difference) error {
 		switch {
 		case d.Want != nil:
-			differs(d.Want)
-			v.items[v.seqOf[d.Path]] = d.Itemized
+			i, _ := v.want.find(d.Path)
+			v.want[i].item = d.Itemized
+			v.differs = append(v.differs, v.want[i])
 		case s.Foreign == apply.KeepForeign, s.protected(d.Path):
 			v.kept = append(v.kept, d.Path)
 			return nil
@@ -123,16 +104,16 @@ func (s *subscriber) look(ctx context.Context, checksum bool, item func(apply.Di
 			return nil, err
 		}
 		// Applying it tells what is in the way, and holds it until that is gone.
-		for p, e := range v.want {
-			if slices.ContainsFunc(unseen.Paths, p.Within) {
-				differs(e)
+		for _, k := range v.want {
+			if slices.ContainsFunc(unseen.Paths, k.entry.Path.Within) {
+				v.differs = append(v.differs, k)
 			}
 		}
 		v.blind = err
 		s.Log.Error("not all of the tree could be looked at, the rest is kept right; it is tried again at the next comparison", "err", err)
 	}
-	slices.Sort(v.seqs)
-	v.seqs = slices.Compact(v.seqs)
+	slices.SortFunc(v.differs, func(a, b *known) int { return cmp.Compare(a.seq, b.seq) })
+	v.differs = slices.Compact(v.differs)
 	if len(v.kept) > 0 {
 		v.foreign = slices.DeleteFunc(v.foreign, func(f events.Path) bool {
 			return slices.ContainsFunc(v.kept, func(k events.Path) bool { return k.Kin(f) })
@@ -202,7 +183,7 @@ func (f *follower) reconcile(ctx context.Context, why string, checksum bool) err
 	if _, err := f.tree.ExpireTrash(ctx); err != nil {
 		f.Log.Warn("old trash not removed", "err", err)
 	}
-	f.Log.Info("reconciled", "paths", v.live, "differed", len(v.seqs), "foreign", len(v.foreign), "removed", len(removed),
+	f.Log.Info("reconciled", "paths", v.live, "differed", len(v.differs), "foreign", len(v.foreign), "removed", len(removed),
 		"protected", len(v.kept), "sealed", v.sealed, "held", len(f.holdings.list), "seq", f.last, "elapsed", time.Since(start))
 	f.status.follow(f.mark, f.holdings.list)
 	return nil
@@ -261,16 +242,16 @@ func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]event
 // to wait for it.
 func (f *follower) repair(ctx context.Context, v *survey) error {
 	f.last, f.holdings = v.info.LastSeq, holdings{}
-	small := make([]uint64, 0, len(v.seqs))
-	for _, seq := range v.seqs {
-		if seq > f.last {
+	var small []uint64
+	for _, k := range v.differs {
+		if k.seq > f.last {
 			break
 		}
-		if e := v.large[seq]; e != nil {
-			x := f.holdings.Add(stream.Delivery{Seq: seq, Arrived: time.Now(), Subject: f.Site.Subject(e.Path)}, *e, errFetching)
-			x.doubt = f.drift(v, seq)
+		if k.entry.Body == events.ChunksBody {
+			x := f.holdings.Add(stream.Delivery{Seq: k.seq, Arrived: time.Now(), Subject: f.Site.Subject(k.entry.Path)}, k.entry, errFetching)
+			x.doubt = f.drift(k)
 		} else {
-			small = append(small, seq)
+			small = append(small, k.seq)
 		}
 	}
 	p := newPipeline(f.subscriber)
@@ -278,7 +259,11 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 	g.Go(func() error {
 		defer p.finish()
 		return f.stream.Fetch(ctx, f.Site, small, func(d stream.Delivery) error {
-			return p.put(ctx, &item{delivery: d, doubt: f.drift(v, d.Seq)})
+			it := &item{delivery: d}
+			if i, found := slices.BinarySearchFunc(v.differs, d.Seq, func(k *known, seq uint64) int { return cmp.Compare(k.seq, seq) }); found {
+				it.doubt = f.drift(v.differs[i])
+			}
+			return p.put(ctx, it)
 		})
 	})
 	for range stageWorkers {
@@ -314,9 +299,9 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 
 // drift returns the doubt of an entry that differs though it was applied once;
 // nil if it was not.
-func (f *follower) drift(v *survey, seq uint64) *doubt {
-	if item := v.items[seq]; item != "" && seq <= f.had {
-		return &doubt{item: item}
+func (f *follower) drift(k *known) *doubt {
+	if k.item != "" && k.seq <= f.had {
+		return &doubt{item: k.item}
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func (r *Replica) Scrub(ctx context.Context, meanwhile func() bool) error {
 	var doubted []*item
 	for _, w := range wanted {
 		// What cannot be looked at is left to another scrub.
-		if difference, err := f.tree.Check(ctx, w.entry, func(context.Context, int) error { return nil }); err == nil && difference != "" {
+		if difference, err := f.tree.Check(ctx, &w.entry, func(context.Context, int) error { return nil }); err == nil && difference != "" {
 			doubted = append(doubted, s.item(w, difference))
 		}
 	}

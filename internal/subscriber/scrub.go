@@ -95,21 +95,21 @@ func (s *scrubber) run(ctx context.Context) error {
 	}
 	f.Log.Info("scrubbing", "site", f.Site, "path", strconv.Quote(s.now.At.String()), "paths", len(wanted))
 	doubts, unseen := 0, 0
-	for _, w := range wanted {
-		item, err := s.check(ctx, w.entry)
+	for _, k := range wanted {
+		item, err := s.check(ctx, &k.entry)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
 			unseen++
-			f.Log.Debug("not scrubbed", "path", strconv.Quote(w.entry.Path.String()), "err", err)
+			f.Log.Debug("not scrubbed", "path", strconv.Quote(k.entry.Path.String()), "err", err)
 		case item != "":
 			doubts++
-			if err := s.doubt(ctx, w, item); err != nil {
+			if err := s.doubt(ctx, k, item); err != nil {
 				return err
 			}
 		}
-		s.now.At = w.entry.Path
+		s.now.At = k.entry.Path
 		if time.Since(s.savedT) > scrubSave {
 			s.save()
 		}
@@ -121,30 +121,13 @@ func (s *scrubber) run(ctx context.Context) error {
 	return nil
 }
 
-// A wantedEntry is one that the stream had when the scrub began.
-type wantedEntry struct {
-	seq   uint64
-	entry *events.Entry
-}
-
-// wanted returns the entries behind those that were looked at, by path.
-func (s *scrubber) wanted(ctx context.Context) (list []wantedEntry, err error) {
-	want, seqOf := make(map[events.Path]*events.Entry), make(map[events.Path]uint64)
-	_, err = s.f.stream.Snapshot(ctx, s.f.Site, func(seq uint64, subject, header string) error {
-		e, err := events.Decode(s.f.Site, subject, header)
-		if err == nil { // what cannot be decoded was parked
-			want[e.Path], seqOf[e.Path] = &e, seq
-		}
-		return nil
-	})
-	supersede(want, seqOf)
-	for p, e := range want {
-		if s.now.At.IsRoot() || p.Compare(s.now.At) > 0 {
-			list = append(list, wantedEntry{seqOf[p], e})
-		}
+// wanted returns what the stream has behind those paths that were looked at.
+func (s *scrubber) wanted(ctx context.Context) (snapshot, error) {
+	all, _, err := takeSnapshot(ctx, s.f.stream, s.f.Site, func(uint64, string) {}) // what cannot be decoded was parked
+	if err != nil || s.now.At.IsRoot() {
+		return all, err
 	}
-	slices.SortFunc(list, func(a, b wantedEntry) int { return a.entry.Path.Compare(b.entry.Path) })
-	return list, err
+	return all.after(s.now.At), nil
 }
 
 func (s *scrubber) check(ctx context.Context, e *events.Entry) (string, error) {
@@ -155,20 +138,20 @@ func (s *scrubber) check(ctx context.Context, e *events.Entry) (string, error) {
 }
 
 // doubt has the follower look at an entry again, in its turn among the others.
-func (s *scrubber) doubt(ctx context.Context, w wantedEntry, difference string) error {
+func (s *scrubber) doubt(ctx context.Context, k *known, difference string) error {
 	for s.open() >= scrubDoubts {
 		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}
-	it := s.item(w, difference)
+	it := s.item(k, difference)
 	s.doubts = append(s.doubts, it.doubt)
 	return s.f.pipeline.put(ctx, it)
 }
 
-func (s *scrubber) item(w wantedEntry, difference string) *item {
-	d := stream.Delivery{Seq: w.seq, Arrived: time.Now(), Subject: s.f.Site.Subject(w.entry.Path)}
-	return &item{delivery: d, entry: *w.entry, again: true, doubt: &doubt{item: difference}}
+func (s *scrubber) item(k *known, difference string) *item {
+	d := stream.Delivery{Seq: k.seq, Arrived: time.Now(), Subject: s.f.Site.Subject(k.entry.Path)}
+	return &item{delivery: d, entry: k.entry, again: true, doubt: &doubt{item: difference}}
 }
 
 // open is how many doubts are not settled.

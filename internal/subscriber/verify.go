@@ -43,7 +43,7 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	}
 	mark, ok := s.tree.Watermark()
 	v = Verdict{
-		Paths: found.live, Differences: len(found.seqs) + len(found.foreign), Protected: len(found.kept),
+		Paths: found.live, Differences: len(found.differs) + len(found.foreign), Protected: len(found.kept),
 		LastSeq: found.info.LastSeq, Seq: mark.Seq, Unsealed: !found.sealed,
 	}
 	if !repair {
@@ -67,7 +67,7 @@ func Verify(ctx context.Context, conn *stream.Conn, o Options, checksum, repair 
 	}
 	if err == nil {
 		if found, err = s.look(ctx, checksum, nil); err == nil {
-			v.Left = len(found.seqs) + len(found.foreign)
+			v.Left = len(found.differs) + len(found.foreign)
 			err = found.blind
 		}
 	}

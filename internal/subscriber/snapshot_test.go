@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -9,13 +10,36 @@ import (
 	"treecast/internal/events"
 )
 
+// A path that is published while the stream is read may come twice.
+func TestSnapshotHasEachPathOnce(t *testing.T) {
+	var s snapshot
+	for i, name := range []string{"b", "a", "b", "a/c"} {
+		p, err := events.ParsePath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = append(s, &known{seq: uint64(i + 1), entry: events.Entry{Path: p, Kind: events.Dir}})
+	}
+	a, b := s[1].entry.Path, s[0].entry.Path
+	s = s.inForce()
+	var seqs []uint64
+	for _, k := range s {
+		seqs = append(seqs, k.seq)
+	}
+	if want := []uint64{2, 4, 3}; !slices.Equal(seqs, want) {
+		t.Errorf("in force: %v, want %v", seqs, want)
+	}
+	if len(s.after(a)) != 2 || len(s.after(b)) != 0 {
+		t.Errorf("after %v: %d, after %v: %d", a, len(s.after(a)), b, len(s.after(b)))
+	}
+}
+
 // What a snapshot says is what its entries leave when they are applied one after
 // the other.
-func TestSupersedeIsTheStreamsOrder(t *testing.T) {
+func TestSnapshotIsTheStreamsOrder(t *testing.T) {
 	names := []string{"a", "b", "a/a", "a/b", "a/a/a", "a/a/b", "b/a"}
 	rapid.Check(t, func(t *rapid.T) {
-		want := map[events.Path]*events.Entry{}
-		seqOf := map[events.Path]uint64{}
+		var all snapshot
 		tree := map[events.Path]events.Kind{}
 		for i, name := range rapid.Permutation(names).Draw(t, "order") {
 			p, err := events.ParsePath(name)
@@ -26,7 +50,7 @@ func TestSupersedeIsTheStreamsOrder(t *testing.T) {
 			if kind == 0 {
 				continue
 			}
-			want[p], seqOf[p] = &events.Entry{Path: p, Kind: kind}, uint64(i+1)
+			all = append(all, &known{seq: uint64(i + 1), entry: events.Entry{Path: p, Kind: kind}})
 			if kind != events.Dir {
 				maps.DeleteFunc(tree, func(q events.Path, _ events.Kind) bool { return q.Within(p) })
 			}
@@ -38,7 +62,10 @@ func TestSupersedeIsTheStreamsOrder(t *testing.T) {
 				tree[q] = events.Dir
 			}
 		}
-		supersede(want, seqOf)
+		want := map[events.Path]*events.Entry{}
+		for _, e := range all.inForce().entries() {
+			want[e.Path] = e
+		}
 		got := map[events.Path]events.Kind{}
 		for p, e := range want {
 			if e.Kind == events.Tombstone {
