@@ -40,7 +40,7 @@ func newDiff(t *rapid.T) *diff {
 }
 
 func (d *diff) examine(tasks []task) (plan, error) {
-	return d.p.examine(d.t.Context(), d.index, tasks)
+	return d.p.examine(d.t.Context(), d.index, tasks, nil)
 }
 
 // send applies a plan to the node and the index. Entries that the world cannot

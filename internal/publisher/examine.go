@@ -23,6 +23,7 @@ type plan struct {
 	emptied    bool                          // a listing of the root had nothing, the index has
 	moved      map[events.Digest]events.Path // bodies of files that are gone
 	seen       int                           // paths looked at
+	before     int                           // changes that were published in parts of it
 	scanned    bool                          // the root was listed, with all under it
 	failed     []task                        // to be looked at again
 }
@@ -35,10 +36,11 @@ type change struct {
 }
 
 // An examiner makes a plan. It reads the disk and the index and changes
-// neither.
+// neither, but for what it gives to part.
 type examiner struct {
 	p       *Publisher
 	index   *index
+	part    func(context.Context, plan) error // nil: the plan is made whole
 	plan    plan
 	since   uint64               // the oldest of the tasks': what is put back stands for any of them
 	asked   map[events.Path]bool // the tasks' paths
@@ -49,13 +51,20 @@ type examiner struct {
 }
 
 // examine looks at every task's path. An error ends the round with nothing
-// sent: the context's, or that the root is lost.
-func (p *Publisher) examine(ctx context.Context, x *index, tasks []task) (plan, error) {
+// more sent: the context's, that the root is lost, or part's.
+//
+// Where nothing, or next to it, is published, there is nothing to guard, and part
+// is given what was found so far, whenever that is much: a first scan takes no
+// more memory than the index, and nodes have the first files before it has ended.
+func (p *Publisher) examine(ctx context.Context, x *index, tasks []task, part func(context.Context, plan) error) (plan, error) {
 	if err := p.src.Check(); err != nil {
 		return plan{}, err
 	}
+	if x.Files() > p.floor {
+		part = nil
+	}
 	ex := &examiner{
-		p: p, index: x, plan: plan{began: time.Now()},
+		p: p, index: x, part: part, plan: plan{began: time.Now()},
 		asked: make(map[events.Path]bool), planned: make(map[events.Path]bool), walked: make(map[events.Path]bool), skipped: make(map[string]bool), gone: make(map[events.Path]bool),
 	}
 	// Ancestors before descendants: then a deep hint answers those under it.
@@ -212,6 +221,11 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 			}
 		}
 	}
+	if ex.part != nil && len(ex.plan.changes) >= ex.p.part {
+		if err := ex.publishPart(ctx); err != nil {
+			return err
+		}
+	}
 	for name := range ex.index.Children(t.path) {
 		if there[name] {
 			continue
@@ -223,6 +237,29 @@ func (ex *examiner) walk(ctx context.Context, t task) error {
 	if t.path.IsRoot() && len(there) == 0 && ex.index.Len() > 1 {
 		ex.plan.emptied = true
 	}
+	return nil
+}
+
+// publishPart has published what is planned so far, but for the root, which comes
+// last.
+func (ex *examiner) publishPart(ctx context.Context) error {
+	pl := &ex.plan
+	sortChanges(pl.changes)
+	part := plan{began: pl.began, changes: pl.changes, before: pl.before}
+	var root []change
+	if last := len(pl.changes) - 1; pl.changes[last].meta.Entry.Path.IsRoot() {
+		part.changes, root = pl.changes[:last], slices.Clone(pl.changes[last:])
+	}
+	if err := ex.part(ctx, part); err != nil {
+		return err
+	}
+	pl.before += len(part.changes)
+	for _, c := range part.changes {
+		if path := c.meta.Entry.Path; c.meta.Entry.Kind != events.Dir && !ex.asked[path] && ex.index.Has(path) {
+			delete(ex.planned, path)
+		}
+	}
+	pl.changes = append(pl.changes[:0], root...)
 	return nil
 }
 
@@ -288,7 +325,12 @@ func (ex *examiner) order() {
 		}
 		return a.Compare(b)
 	})
-	slices.SortFunc(pl.changes, func(a, b change) int {
+	sortChanges(pl.changes)
+}
+
+// sortChanges sorts changes for nodes.
+func sortChanges(changes []change) {
+	slices.SortFunc(changes, func(a, b change) int {
 		if d := rank(&a.meta.Entry) - rank(&b.meta.Entry); d != 0 {
 			return d
 		}

@@ -68,7 +68,7 @@ func settled(t *testing.T, p *Publisher) *index {
 
 func plans(t *testing.T, p *Publisher, x *index, tasks ...task) plan {
 	t.Helper()
-	pl, err := p.examine(t.Context(), x, tasks)
+	pl, err := p.examine(t.Context(), x, tasks, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestLostRootProvesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tk := range []task{{deep: true}, {path: path(t, "f")}} {
-		if _, err := p.examine(t.Context(), x, []task{tk}); !errors.Is(err, source.ErrRootLost) {
+		if _, err := p.examine(t.Context(), x, []task{tk}, nil); !errors.Is(err, source.ErrRootLost) {
 			t.Errorf("%v: %v", tk, err)
 		}
 	}

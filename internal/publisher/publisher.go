@@ -67,6 +67,7 @@ type Publisher struct {
 	inodes inodes
 	root   identity
 	floor  int // of the guard, until a scan passed it; owned by the rounds' goroutine
+	part   int // see partEntries
 }
 
 // Run publishes until ctx ends, and returns nil then. It returns an error that
@@ -203,7 +204,7 @@ func reign(ctx context.Context, conn *stream.Conn, o *Options, root *identity) (
 	if err != nil {
 		return err
 	}
-	p.root, p.floor = identity{m.Dev, m.Ino}, massDeleteFloor
+	p.root, p.floor, p.part = identity{m.Dev, m.Ino}, massDeleteFloor, partEntries
 	if root.ino == 0 {
 		*root = p.root
 	}

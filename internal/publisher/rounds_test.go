@@ -97,6 +97,7 @@ type scribe struct {
 	l       *ledger
 	s       *session
 	codec   *events.Codec
+	part    int                    // the publisher's
 	started map[events.Path]thing  // the world when the round began
 	began   map[events.Path]thing  // when the publish did
 	inodes  map[events.Path]uint64 // of the files that are published
@@ -109,7 +110,7 @@ func (r *scribe) session() {
 	log := slog.New(slog.DiscardHandler)
 	p := &Publisher{
 		Options: Options{Site: "web", Log: log}, src: r.w, codec: r.codec,
-		dirty: newDirtySet(0), report: newReport(log), floor: massDeleteFloor,
+		dirty: newDirtySet(0), report: newReport(log), floor: massDeleteFloor, part: r.part,
 	}
 	r.l.seq++
 	r.s = &session{
@@ -216,7 +217,7 @@ func TestRoundsKeepTheStream(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := &scribe{
-			t: t, codec: codec, inodes: map[events.Path]uint64{},
+			t: t, codec: codec, inodes: map[events.Path]uint64{}, part: rapid.SampledFrom([]int{1, 3, partEntries}).Draw(t, "part"),
 			w: newWorld([]worldOp{{name: "file", a: keep}}), l: &ledger{live: map[events.Path]events.Entry{}},
 		}
 		r.l.begins = func() { r.began = maps.Clone(r.w.things) }

@@ -38,7 +38,7 @@ func (p *Publisher) scan(ctx context.Context, from snapshots, x *index, item fun
 	if _, err := p.read(ctx, from, x); err != nil && !errors.Is(err, stream.ErrNoStream) {
 		return err
 	}
-	pl, err := p.examine(ctx, x, []task{{deep: true}})
+	pl, err := p.examine(ctx, x, []task{{deep: true}}, nil)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,10 @@ const (
 	blockBytes   = 8 << 20 // of raw bodies
 )
 
+// partEntries is how much of a first scan is published before the rest is looked
+// at: what stands in one directory is not parted.
+const partEntries = 10 * blockEntries
+
 // readers is how many files are read at once: more than a file system answers
 // from two cores.
 const readers = 4
@@ -49,13 +53,37 @@ type outgoing struct {
 	err     error // of reading it
 }
 
-// publish sends a plan: while one block is published the next is read.
+// publish sends a plan.
 func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
-	n := sent{began: pl.began}
 	root := len(pl.changes) > 0 && pl.changes[len(pl.changes)-1].meta.Entry.Path.IsRoot()
 	if root {
 		pl.changes = pl.changes[:len(pl.changes)-1]
 	}
+	n, err := s.publishChanges(ctx, &pl)
+	if err != nil {
+		return n, err
+	}
+	if err := s.sendTombstones(ctx, pl.tombstones, &n); err != nil {
+		return n, err
+	}
+	if n.refused == 0 && !s.refused.IsZero() && n.entries > 0 {
+		s.refused = time.Time{}
+		s.Log.Info("publishing again")
+	}
+	return n, s.seal(ctx, root, &n)
+}
+
+// publishPart publishes a part of a plan that is still being made.
+func (s *session) publishPart(ctx context.Context, part plan) error {
+	sent, err := s.publishChanges(ctx, &part)
+	s.logPublished(sent, part.before+len(part.changes))
+	return err
+}
+
+// publishChanges sends a plan's changes: while one block is published the next is
+// read.
+func (s *session) publishChanges(ctx context.Context, pl *plan) (sent, error) {
+	n := sent{began: pl.began}
 	blocks := make(chan []outgoing, 1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -66,7 +94,7 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 				bytes += min(rest[size].meta.Entry.Size, events.MaxInlineBytes)
 				size++
 			}
-			block, err := s.prepare(gctx, &pl, rest[:size])
+			block, err := s.prepare(gctx, pl, rest[:size])
 			if err != nil {
 				return err
 			}
@@ -87,22 +115,13 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 			}
 			done += len(block)
 			if s.Progress != nil && len(pl.changes) >= blockEntries {
-				s.Progress(done, len(pl.changes))
+				s.Progress(pl.before+done, pl.before+len(pl.changes))
 			}
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil {
-		return n, err
-	}
-	if err := s.sendTombstones(ctx, pl.tombstones, &n); err != nil {
-		return n, err
-	}
-	if n.refused == 0 && !s.refused.IsZero() && n.entries > 0 {
-		s.refused = time.Time{}
-		s.Log.Info("publishing again")
-	}
-	return n, s.seal(ctx, root, &n)
+	err := g.Wait()
+	return n, err
 }
 
 // seal publishes the root's entry, which says whether the stream is whole: it

@@ -281,7 +281,6 @@ func (s *session) checkStream(ctx context.Context) error {
 // round looks at what has settled and publishes what differs. It returns an
 // error only where the session must end.
 func (s *session) round(ctx context.Context, tasks []task) error {
-	start := time.Now()
 	if s.report.Halted() != "" {
 		// Only a scan of the whole tree ends it; not as often as hints come.
 		tasks = append(tasks, task{deep: true})
@@ -289,7 +288,7 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 			return err
 		}
 	}
-	pl, err := s.examine(ctx, s.index, tasks)
+	pl, err := s.examine(ctx, s.index, tasks, s.publishPart)
 	if err != nil {
 		return err
 	}
@@ -317,15 +316,19 @@ func (s *session) round(ctx context.Context, tasks []task) error {
 		}
 	}
 	sent, err := s.publish(ctx, pl)
-	if sent.entries > 0 {
-		s.Log.Info("published", "entries", sent.entries, "tombstones", sent.tombstones, "bytes", sent.bytes,
-			"seen", pl.seen, "seq", s.lease.LastSeq(), "elapsed", time.Since(start))
-	}
+	s.logPublished(sent, pl.seen)
 	if version := s.report.Version(); pl.scanned && version != s.told {
 		s.told = version
 		s.Log.Info("scanned", "seen", pl.seen, "published", s.index.Len(), "not_published", s.report.Counts())
 	}
 	return err
+}
+
+func (s *session) logPublished(n sent, seen int) {
+	if n.entries > 0 {
+		s.Log.Info("published", "entries", n.entries, "tombstones", n.tombstones, "bytes", n.bytes,
+			"seen", seen, "seq", s.lease.LastSeq(), "elapsed", time.Since(n.began))
+	}
 }
 
 // passed notes that the whole tree was looked at and the guard had nothing
