@@ -23,7 +23,7 @@ func (*copies) startNode(context.Context, int) (*rig.Daemon, error) { return nil
 
 func (*copies) startSource(context.Context) error { return nil }
 
-func (c *copies) carry(ctx context.Context, made change) error {
+func (c *copies) carry(ctx context.Context, made rig.Change) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, node := range c.trees.Nodes {
 		at := func(names []string) (all []string) {
@@ -34,12 +34,12 @@ func (c *copies) carry(ctx context.Context, made change) error {
 		}
 		var args []string
 		switch {
-		case len(made.present) == 0:
-			args = append([]string{"rm", "-r"}, at(made.absent)...)
-		case len(made.absent) == 0:
-			args = append([]string{"cp", "-a", "--parents", "--reflink=never", "--target-directory=" + node}, made.present...)
+		case len(made.Present) == 0:
+			args = append([]string{"rm", "-r"}, at(made.Absent)...)
+		case len(made.Absent) == 0:
+			args = append([]string{"cp", "-a", "--parents", "--reflink=never", "--target-directory=" + node}, made.Present...)
 		default: // a rename
-			args = []string{"mv", at(made.absent)[0], at(made.present)[0]}
+			args = []string{"mv", at(made.Absent)[0], at(made.Present)[0]}
 		}
 		g.Go(func() error { return c.daemons.Run(ctx, "cp", c.trees.Source, args[0], args[1:]...) })
 	}

@@ -11,7 +11,7 @@
 // a work starts right before the change, and stops when every node was seen to
 // have every path that the change touched, by its kind, size and time to the
 // nanosecond, or to lack it. Nodes are looked at every millisecond, by the same
-// code for all systems (await.go). Then the system is left alone until it uses
+// code for all systems (rig.Await). Then the system is left alone until it uses
 // no CPU any more; what it used until then is what the work cost. Then rsync must find
 // nothing to do, by checksums.
 //

@@ -27,9 +27,6 @@ type sequence struct {
 	nodes   []*rig.Daemon // nil where nothing runs
 }
 
-// errLate is the outcome of a change that has not come in time.
-var errLate = errors.New("late")
-
 // run goes through the works, and keeps what was measured. That a system fails
 // is a result, and no error.
 func (q *sequence) run(parent context.Context, nodes int) (err error) {
@@ -85,7 +82,7 @@ func (q *sequence) run(parent context.Context, nodes int) (err error) {
 func outcome(err error, patience time.Duration) string {
 	var differs *rig.Difference
 	switch {
-	case errors.Is(err, errLate):
+	case errors.Is(err, rig.ErrLate):
 		return fmt.Sprintf("not in %g s", patience.Seconds())
 	case errors.As(err, &differs):
 		return fmt.Sprintf("%d paths differ", strings.Count(differs.Items, "\n"))
@@ -128,7 +125,7 @@ func (q *sequence) do(ctx context.Context, w work) error {
 }
 
 // measure makes a change, and says what it took and what it cost.
-func (q *sequence) measure(ctx context.Context, work string, c change) error {
+func (q *sequence) measure(ctx context.Context, work string, c rig.Change) error {
 	if err := rig.Flush(q.trees.Dir); err != nil {
 		return err
 	}
@@ -180,33 +177,19 @@ func (q *sequence) judge(ctx context.Context, work string) error {
 }
 
 // carry makes a change, and returns how long it took until all nodes had it.
-func (q *sequence) carry(ctx context.Context, c change) (time.Duration, error) {
+func (q *sequence) carry(ctx context.Context, c rig.Change) (time.Duration, error) {
 	return q.carryTo(ctx, q.trees.Nodes, c)
 }
 
-func (q *sequence) carryTo(ctx context.Context, nodes []string, c change) (time.Duration, error) {
-	gone, err := everything(q.trees.Source, c.absent)
-	if err != nil {
-		return 0, err
+func (q *sequence) carryTo(ctx context.Context, nodes []string, c rig.Change) (time.Duration, error) {
+	made := c
+	made.Apply = func(ctx context.Context) error {
+		if err := c.Apply(ctx); err != nil {
+			return err
+		}
+		return q.system.carry(ctx, c)
 	}
-	for i := range gone {
-		gone[i].info = nil
-	}
-	start := time.Now()
-	if err := c.apply(ctx); err != nil { // what it starts stays
-		return 0, err
-	}
-	ctx, cancel := context.WithDeadlineCause(ctx, start.Add(q.Patience), errLate)
-	defer cancel()
-	if err := q.system.carry(ctx, c); err != nil {
-		return 0, err
-	}
-	all, err := everything(q.trees.Source, c.present)
-	if err != nil {
-		return 0, err
-	}
-	err = await(ctx, nodes, append(all, gone...))
-	return time.Since(start), err
+	return rig.Carry(ctx, q.trees.Source, nodes, made, q.Patience)
 }
 
 // A cost is what was used so far.
@@ -220,29 +203,8 @@ func (q *sequence) spent() (cost, error) {
 	return cost{q.daemons.CPU(), bytes}, err
 }
 
-// quiet waits until the system has used next to no CPU for a second, or for the
-// time that it is given to settle: then it reports false.
+// quiet waits until the system rests, or for the time that it is given: then it
+// reports false.
 func (q *sequence) quiet(ctx context.Context) (calm bool, err error) {
-	const window, most = 250 * time.Millisecond, 5 * time.Millisecond // of CPU
-	sum := func() (all time.Duration) {
-		for _, used := range q.daemons.CPU() {
-			all += used
-		}
-		return all
-	}
-	was := sum()
-	for n, start := 0, time.Now(); n < 4; {
-		if time.Since(start) > q.Settle {
-			return false, nil
-		}
-		if err := sleep(ctx, window); err != nil {
-			return false, err
-		}
-		now := sum()
-		if n++; now-was > most {
-			n = 0
-		}
-		was = now
-	}
-	return true, nil
+	return q.daemons.Quiet(ctx, q.Settle)
 }

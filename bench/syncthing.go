@@ -100,4 +100,4 @@ func (s *syncthing) startSource(ctx context.Context) error {
 	return err
 }
 
-func (*syncthing) carry(context.Context, change) error { return nil }
+func (*syncthing) carry(context.Context, rig.Change) error { return nil }

@@ -19,7 +19,7 @@ type system interface {
 	startSource(ctx context.Context) error
 	// carry takes a change that was made at the source to all nodes, or does
 	// nothing if that happens by itself.
-	carry(ctx context.Context, c change) error
+	carry(ctx context.Context, c rig.Change) error
 }
 
 // A site is what a system is made for.
@@ -94,7 +94,7 @@ func (c *treecast) startNode(ctx context.Context, node int) (*rig.Daemon, error)
 
 func (c *treecast) startSource(ctx context.Context) error { return c.StartPublisher(ctx) }
 
-func (*treecast) carry(context.Context, change) error { return nil }
+func (*treecast) carry(context.Context, rig.Change) error { return nil }
 
 // rsyncds is a daemon of rsync's on each node, and something at the source that
 // starts the clients.
@@ -118,4 +118,4 @@ func (r *rsyncds) startNode(ctx context.Context, node int) (*rig.Daemon, error) 
 	return r.all[node].Start(ctx, r.daemons)
 }
 
-func (*rsyncds) carry(context.Context, change) error { return nil }
+func (*rsyncds) carry(context.Context, rig.Change) error { return nil }

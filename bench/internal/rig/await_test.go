@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -29,11 +29,11 @@ func TestAwait(t *testing.T) {
 	if err := os.Symlink("c", filepath.Join(source, "link")); err != nil {
 		t.Fatal(err)
 	}
-	all, err := everything(source, []string{"d", "link"})
+	all, err := Everything(source, "d", "link")
 	if err != nil || len(all) != 5 {
 		t.Fatalf("%v, %v", all, err)
 	}
-	all = append(all, wanted{path: "gone"})
+	all = append(all, Wanted{Path: "gone", Gone: true})
 
 	last := nodes[1]
 	for _, root := range nodes {
@@ -41,7 +41,7 @@ func TestAwait(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := await(t.Context(), nodes, all); err != nil {
+	if err := Await(t.Context(), nodes, all); err != nil {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(){
@@ -52,7 +52,7 @@ func TestAwait(t *testing.T) {
 		"there":   func() { put(last, "gone", "", when) },
 	} {
 		spoil()
-		left := pending{node: last, all: append([]wanted(nil), all...)}
+		left := pending{node: last, all: append([]Wanted(nil), all...)}
 		left.look()
 		if len(left.all) == 0 {
 			t.Errorf("%s: was not seen", name)
@@ -68,8 +68,8 @@ func TestAwait(t *testing.T) {
 
 	put(last, "gone", "", when)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errLate)
-	if err := await(ctx, nodes, all); !errors.Is(err, errLate) {
+	cancel(ErrLate)
+	if err := Await(ctx, nodes, all); !errors.Is(err, ErrLate) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -88,7 +88,7 @@ func TestLookGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.all = append(p.all, wanted{name, fi})
+		p.all = append(p.all, wanted(name, fi))
 		if i%2 == 0 {
 			os.Remove(filepath.Join(node, name))
 		}

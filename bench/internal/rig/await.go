@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -10,14 +10,21 @@ import (
 	"time"
 )
 
-// A wanted is what a change has made of a path.
-type wanted struct {
-	path string
-	info fs.FileInfo // nil where it is gone
+// A Wanted is what a change has made of a path. There may be a million.
+type Wanted struct {
+	Path string
+	Gone bool // and then nothing else
+	kind fs.FileMode
+	size int64
+	time int64 // of its last change, in nanoseconds
 }
 
-// everything returns what is at and below the topmost paths.
-func everything(root string, tops []string) (all []wanted, err error) {
+func wanted(path string, fi fs.FileInfo) Wanted {
+	return Wanted{Path: path, kind: fi.Mode().Type(), size: fi.Size(), time: fi.ModTime().UnixNano()}
+}
+
+// Everything returns what is at and below the topmost paths.
+func Everything(root string, tops ...string) (all []Wanted, err error) {
 	for _, top := range tops {
 		err := filepath.WalkDir(filepath.Join(root, top), func(name string, d fs.DirEntry, err error) error {
 			if err != nil {
@@ -28,7 +35,7 @@ func everything(root string, tops []string) (all []wanted, err error) {
 				return err
 			}
 			relative, err := filepath.Rel(root, name)
-			all = append(all, wanted{relative, fi})
+			all = append(all, wanted(relative, fi))
 			return err
 		})
 		if err != nil {
@@ -41,23 +48,19 @@ func everything(root string, tops []string) (all []wanted, err error) {
 // at reports whether a node has it: kind, size and time, or nothing. The times
 // of directories are left to the judge, for they change with what is put into
 // them.
-func (w wanted) at(node string) bool {
-	got, err := os.Lstat(filepath.Join(node, w.path))
-	switch {
-	case w.info == nil:
-		return errors.Is(err, fs.ErrNotExist)
-	case err != nil || got.Mode().Type() != w.info.Mode().Type():
-		return false
-	case got.IsDir():
-		return true
+func (w Wanted) at(node string) bool {
+	fi, err := os.Lstat(filepath.Join(node, w.Path))
+	if err != nil || w.Gone {
+		return w.Gone && errors.Is(err, fs.ErrNotExist)
 	}
-	return got.Size() == w.info.Size() && got.ModTime().Equal(w.info.ModTime())
+	got := wanted(w.Path, fi)
+	return got == w || got.kind == w.kind && w.kind.IsDir()
 }
 
 // A pending is what a node was not yet seen to have.
 type pending struct {
 	node string
-	all  []wanted
+	all  []Wanted
 	next int // is looked at first
 }
 
@@ -78,11 +81,11 @@ func (p *pending) look() {
 	}
 }
 
-// await looks every millisecond until each node was seen to have all.
-func await(ctx context.Context, nodes []string, all []wanted) error {
+// Await looks every millisecond until each node was seen to have all.
+func Await(ctx context.Context, nodes []string, all []Wanted) error {
 	left := make([]pending, len(nodes))
 	for i, node := range nodes {
-		mine := make([]wanted, len(all))
+		mine := make([]Wanted, len(all))
 		for to, from := range rand.Perm(len(all)) {
 			mine[to] = all[from]
 		}
