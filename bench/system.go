@@ -92,7 +92,10 @@ func (c *treecast) startNode(ctx context.Context, node int) (*rig.Daemon, error)
 	return c.StartNode(ctx, c.Trees.Nodes[node])
 }
 
-func (c *treecast) startSource(ctx context.Context) error { return c.StartPublisher(ctx) }
+func (c *treecast) startSource(ctx context.Context) error {
+	_, err := c.StartPublisher(ctx)
+	return err
+}
 
 func (*treecast) carry(context.Context, rig.Change) error { return nil }
 

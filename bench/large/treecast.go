@@ -25,7 +25,7 @@ func (c *treecast) start(ctx context.Context) error {
 	if err := c.StartBroker(ctx); err != nil {
 		return err
 	}
-	if err := c.StartPublisher(ctx); err != nil {
+	if _, err := c.StartPublisher(ctx); err != nil {
 		return err
 	}
 	for _, root := range c.Trees.Nodes {

@@ -1,8 +1,6 @@
 package rig
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -27,50 +25,6 @@ func (d *Daemons) CPU() map[string]time.Duration {
 		all[p.role] += cpuTime(family(p.Pid)...)
 	}
 	return all
-}
-
-// Peaks returns the most memory, in bytes, that one process of each role had.
-// A process that lives for less than the pause of Watch may not have been seen.
-func (d *Daemons) Peaks() map[string]int64 {
-	for _, p := range d.running() {
-		d.look(p)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return maps.Clone(d.peaks)
-}
-
-// Watch looks at the memory of what the daemons start, until ctx ends.
-func (d *Daemons) Watch(ctx context.Context) {
-	const pause = 100 * time.Millisecond
-	for tick := time.NewTicker(pause); ; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return
-		case <-tick.C:
-		}
-		for _, p := range d.running() {
-			if len(family(p.Pid)) > 1 {
-				d.look(p)
-			}
-		}
-	}
-}
-
-func (d *Daemons) look(p *Daemon) {
-	var most int64
-	for _, pid := range family(p.Pid) {
-		if n, err := PeakMemory(pid); err == nil { // else it has just ended
-			most = max(most, n)
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.peaks == nil {
-		d.peaks = map[string]int64{}
-	}
-	d.peaks[p.role] = max(d.peaks[p.role], most)
 }
 
 // family returns a process and what its threads have started and what that has.
@@ -133,30 +87,6 @@ func parseChildren(stat string) (time.Duration, error) {
 		sum += time.Duration(n) * tick
 	}
 	return sum, nil
-}
-
-// PeakMemory returns the most memory that a running process had, in bytes:
-// VmHWM, see proc_pid_status(5). What wait4 tells of a process that has ended
-// will not do: it starts at the size of the process that started it.
-func PeakMemory(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	return parsePeak(string(text))
-}
-
-func parsePeak(status string) (int64, error) {
-	for line := range strings.Lines(status) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			var kib int64
-			if _, err := fmt.Sscanf(value, "%d kB", &kib); err != nil {
-				return 0, fmt.Errorf("VmHWM %q: %w", value, err)
-			}
-			return kib << 10, nil
-		}
-	}
-	return 0, errors.New("no VmHWM: the process has ended")
 }
 
 // Loopback returns the bytes that have gone over the loopback, whoever sent

@@ -6,17 +6,6 @@ import (
 	"time"
 )
 
-func TestParsePeak(t *testing.T) {
-	if got, err := parsePeak("Name:\trsync\nVmPeak:\t   99999 kB\nVmHWM:\t    8560 kB\nVmRSS:\t 8000 kB\n"); err != nil || got != 8560<<10 {
-		t.Errorf("got %d, %v", got, err)
-	}
-	for _, bad := range []string{"Name:\trsync\nState:\tZ (zombie)\n", "VmHWM:\tmuch\n"} {
-		if got, err := parsePeak(bad); err == nil {
-			t.Errorf("%q: got %d", bad, got)
-		}
-	}
-}
-
 func TestParseChildren(t *testing.T) {
 	const stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 2000 0 0 5 6 70 8 20 0 1 0 100 9 10"
 	if got, err := parseChildren(stat); err != nil || got != 780*time.Millisecond {

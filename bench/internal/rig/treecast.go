@@ -2,9 +2,12 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Site is the name of the tree.
@@ -75,9 +78,8 @@ func (c *Treecast) StartBroker(ctx context.Context) (err error) {
 }
 
 // StartPublisher starts the publisher.
-func (c *Treecast) StartPublisher(ctx context.Context) error {
-	_, err := c.run(ctx, "publisher", "publisher", "publisher", publisherArgs(c.listen, c.Trees.Source))
-	return err
+func (c *Treecast) StartPublisher(ctx context.Context) (*Daemon, error) {
+	return c.run(ctx, "publisher", "publisher", "publisher", publisherArgs(c.listen, c.Trees.Source))
 }
 
 // StartNode starts the subscriber of a node's tree.
@@ -88,4 +90,40 @@ func (c *Treecast) StartNode(ctx context.Context, root string) (*Daemon, error) 
 
 func (c *Treecast) run(ctx context.Context, role, name, command string, args []string) (*Daemon, error) {
 	return c.Daemons.Start(ctx, role, name, filepath.Join(c.Bin, command), args...)
+}
+
+// Wait returns when all that is at the source is on all nodes, by publisher
+// wait, which may be told to have the whole tree looked at. It waits for a
+// publisher that still starts; the error has what was said last.
+func (c *Treecast) Wait(ctx context.Context, scan bool, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; {
+		args := []string{"wait", "--nats", "nats://" + c.listen, "--site", Site, "--timeout", max(time.Until(deadline), time.Second).String()}
+		if scan {
+			args = append(args, "--scan")
+		}
+		out, err := Program(ctx, filepath.Join(c.Bin, "publisher"), args...).CombinedOutput()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case time.Now().After(deadline):
+			return fmt.Errorf("publisher wait: %w: %s", ErrLate, out)
+		case exitCode(err) != nobodyAnswers:
+			return fmt.Errorf("publisher wait: %w: %s", err, out)
+		}
+		if err := Sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+const nobodyAnswers = 2 // the exit code of publisher wait
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
 }
