@@ -1,4 +1,4 @@
-.PHONY: build test torture torture-power lint fuzz bench bench-large gobench demo ci clean
+.PHONY: build test torture torture-power lint fuzz bench bench-large bench-scale gobench demo ci clean
 
 build: # the three commands, into bin/
 	mkdir -p bin
@@ -31,6 +31,9 @@ bench: # treecast beside the loop, lsyncd, Syncthing and copies; BENCH_OUT gets 
 
 bench-large: # one file of 256 MiB to three nodes: treecast, rsync, copies; see bench/large
 	go run ./bench/large
+
+bench-scale: # many nodes, many files: time, CPU and memory of treecast, for each path; SCALE_FLAGS, see docs/PERFORMANCE.md
+	go run ./bench/scale $(SCALE_FLAGS)
 
 gobench: # the hot paths, for benchstat
 	go test -run '^$$' -bench . -count $(or $(COUNT),1) ./internal/...

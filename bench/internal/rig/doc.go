@@ -1,5 +1,5 @@
 // Package rig has what the commands below bench share: trees with known bytes,
-// the processes that are measured, what those cost, and the judge.
+// changes of them, the processes that are measured, what those cost, and the judge.
 //
 // It promises that what it starts ends with it, whatever happens but for
 // kill -9, and that no setting of treecast's comes to a process from outside.
