@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"treecast/internal/broker"
 	"treecast/internal/cli"
@@ -62,9 +63,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer release()
-	if err := limitMemory(); err != nil {
+	memory, err := machineLimit()
+	if err != nil {
 		return err
 	}
+	limited, unlimit := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	g.Go(func() { memory.hold(limited) })
+	defer g.Wait()
+	defer unlimit()
 	b, err := broker.Start(ctx, o)
 	if err != nil {
 		return err
