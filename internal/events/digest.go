@@ -21,7 +21,12 @@ const digestPrefix = "sha256:"
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 
 // String returns the digest as the wire has it: "sha256:" and 64 hex digits.
-func (d Digest) String() string { return digestPrefix + hex.EncodeToString(d[:]) }
+func (d Digest) String() string {
+	var room [len(digestPrefix) + 2*len(d)]byte
+	copy(room[:], digestPrefix)
+	hex.Encode(room[len(digestPrefix):], d[:])
+	return string(room[:])
+}
 
 // ParseDigest is the inverse of [Digest.String] and accepts nothing else.
 func ParseDigest(s string) (Digest, error) {

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"runtime"
@@ -41,10 +42,45 @@ func FuzzFlat(f *testing.F) {
 	})
 }
 
-// Ordinary entries are read the short way.
+// What is written the short way is what package json writes.
+func FuzzFlatIsWritten(f *testing.F) {
+	for _, s := range flatHeaders {
+		f.Add(s)
+	}
+	for _, s := range []string{
+		`{}`, `{"v":-1,"size":-9223372036854775808}`, `{"path":"<&>\u007f"}`, `{"path":"\""}`, `{"path":"\\"}`, `{"path":"\u0001"}`, `{"path":"\u001f"}`, `{"path":"\u2028"}`, `{"owner":"\u2029"}`, `{"group":"\ud800"}`,
+		`{"target":"€ ‰"}`, `{"path64":"/w=="}`, `{"target64":"/w=="}`, `{"from64":"/w=="}`, `{"path64":""}`, `{"kind":"a\tb"}`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		var w wire
+		if json.Unmarshal([]byte(header), &w) != nil {
+			return
+		}
+		var want bytes.Buffer
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(&w); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := w.appendFlat([]byte("x")); ok && string(got)+"\n" != "x"+want.String() {
+			t.Errorf("got  %s\nwant %s", got, want.String())
+		}
+	})
+}
+
+// Ordinary entries are read and written the short way.
 func TestOrdinaryHeadersAreFlat(t *testing.T) {
 	for _, s := range flatHeaders {
 		if !new(wire).parseFlat(s) {
+			t.Error(s)
+		}
+		var w wire
+		if err := json.Unmarshal([]byte(s), &w); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := w.appendFlat(nil); !ok {
 			t.Error(s)
 		}
 	}

@@ -56,7 +56,7 @@ func (e *Entry) MarshalHeader() (string, error) {
 	w := wire{V: Version, Kind: e.Kind.String(), Whole: e.Whole, Epoch: e.Epoch}
 	w.Path, w.Path64 = SplitText(e.Path.String())
 	if e.Kind != Tombstone {
-		w.Mode = fmt.Sprintf("%04o", e.Mode)
+		w.Mode = octal(e.Mode)
 		w.UID, w.GID = &e.UID, &e.GID
 		w.Owner, w.Group = name(e.Owner), name(e.Group)
 		w.Mtime, w.Ctime = e.Mtime.String(), e.Ctime.String()
@@ -77,17 +77,33 @@ func (e *Entry) MarshalHeader() (string, error) {
 	if e.From != nil && len(e.From.s) <= maxFromBytes {
 		w.From, w.From64 = SplitText(e.From.String())
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(&w); err != nil {
+	line, err := w.marshal()
+	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrEntry, err)
 	}
-	line := strings.TrimSuffix(b.String(), "\n")
 	if len(line) > MaxHeaderBytes {
 		return "", fmt.Errorf("%w: header of %d bytes, the limit is %d", ErrEntry, len(line), MaxHeaderBytes)
 	}
 	return line, nil
+}
+
+// marshal returns w as one line of JSON.
+func (w *wire) marshal() (string, error) {
+	if line, ok := w.appendFlat(make([]byte, 0, flatRoom)); ok {
+		return string(line), nil
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(w); err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// octal is mode as four digits.
+func octal(mode uint16) string {
+	return string([]byte{'0' + byte(mode>>9&7), '0' + byte(mode>>6&7), '0' + byte(mode>>3&7), '0' + byte(mode&7)})
 }
 
 // SplitText returns s in the first result if it is UTF-8, else in the second: JSON

@@ -21,20 +21,22 @@ func (t Time) valid() bool {
 
 // String returns the time as the wire has it: decimal nanoseconds since 1970.
 func (t Time) String() string {
-	sec, nsec, sign := t.Sec, t.Nsec, ""
+	var room [32]byte
+	b := room[:0]
+	sec, nsec := t.Sec, int64(t.Nsec)
 	if sec < 0 {
-		sign, sec = "-", -sec
+		b, sec = append(b, '-'), -sec
 		if nsec > 0 {
 			sec, nsec = sec-1, 1e9-nsec
 		}
 	}
 	if sec == 0 {
-		if nsec == 0 {
-			sign = ""
-		}
-		return sign + strconv.Itoa(int(nsec))
+		return string(strconv.AppendInt(b, nsec, 10))
 	}
-	return fmt.Sprintf("%s%d%09d", sign, sec, nsec)
+	b = strconv.AppendInt(b, sec, 10)
+	at := len(b)
+	b = strconv.AppendInt(b, 1e9+nsec, 10) // ten digits, the first of which is not wanted
+	return string(append(b[:at], b[at+1:]...))
 }
 
 // ParseTime is the inverse of [Time.String] and accepts nothing else.
