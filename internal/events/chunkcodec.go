@@ -24,8 +24,8 @@ func (c *Codec) PackChunk(body []byte) (data []byte, compressed bool) {
 func shrinks(packed, size int) bool { return packed < size-size/16 }
 
 // OpenChunk opens an object's data and returns exactly the chunk's bytes; they
-// are in dst if its capacity is the chunk's size at least, and data's own if it
-// is not compressed. Errors are [ErrFrame] and [ErrDigest]: the object is not
+// are in dst, as [Codec.Body] has them there, if its capacity is the chunk's size at
+// least, and data's own if it is not compressed. Errors are [ErrFrame] and [ErrDigest]: the object is not
 // what its name says.
 func (c *Codec) OpenChunk(chunk Chunk, data []byte, compressed bool, dst []byte) ([]byte, error) {
 	data, err := c.UnpackChunk(chunk, data, compressed, dst)
@@ -42,11 +42,8 @@ func (c *Codec) OpenChunk(chunk Chunk, data []byte, compressed bool, dst []byte)
 // bytes are as many as they should be, no more is known of them.
 func (c *Codec) UnpackChunk(chunk Chunk, data []byte, compressed bool, dst []byte) ([]byte, error) {
 	if compressed {
-		if int64(cap(dst)) < chunk.Size {
-			dst = make([]byte, 0, chunk.Size)
-		}
 		var err error
-		if data, err = c.open(data, chunk.Size, dst[:0:chunk.Size]); err != nil {
+		if data, err = c.open(data, chunk.Size, roomFor(chunk.Size, dst)); err != nil {
 			return nil, err
 		}
 	}

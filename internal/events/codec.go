@@ -90,10 +90,7 @@ func (c *Codec) Body(e *Entry, payload, dst []byte) ([]byte, error) {
 	if e.Size <= 0 || e.Size > MaxDecodedBytes {
 		return nil, fmt.Errorf("%w: a body of %d bytes, the limit is %d", ErrFrame, e.Size, MaxDecodedBytes)
 	}
-	if int64(cap(dst)) < e.Size {
-		dst = make([]byte, 0, e.Size)
-	}
-	body, err := c.open(payload, e.Size, dst[:0:e.Size])
+	body, err := c.open(payload, e.Size, roomFor(e.Size, dst))
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +98,19 @@ func (c *Codec) Body(e *Entry, payload, dst []byte) ([]byte, error) {
 		return nil, ErrDigest
 	}
 	return body, nil
+}
+
+// slack is what zstd's decoder needs behind a body to copy 16 bytes at once, and
+// may overwrite.
+const slack = 16
+
+// roomFor returns dst, or other room if its capacity is less than size: with slack,
+// if there is so much, and no more.
+func roomFor(size int64, dst []byte) []byte {
+	if int64(cap(dst)) < size {
+		dst = make([]byte, 0, size+slack)
+	}
+	return dst[:0:min(int64(cap(dst)), size+slack)]
 }
 
 // open decodes one frame into dst, whose capacity limits it. A size that is not
@@ -119,6 +129,9 @@ func (c *Codec) open(frame []byte, size int64, dst []byte) ([]byte, error) {
 	b, err := c.dec.DecodeAll(frame, dst[:0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if size >= 0 && int64(len(b)) > size {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrFrame, size)
 	}
 	return b, nil
 }

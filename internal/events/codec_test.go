@@ -232,6 +232,41 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
+// A body is in the room that it is given, and nothing behind its slack is written
+// to, whatever the frame is.
+func TestBodiesStayInTheirRoom(t *testing.T) {
+	c := newCodec(t)
+	for _, n := range []int64{1, 2, 15, 16, 17, 100, 999, 5000, 128<<10 - 1, 128 << 10, 128<<10 + 1, 300_000} {
+		for _, body := range [][]byte{text(int(n)), noise(int(n)), make([]byte, n)} {
+			e, frame := fileOf(t, body), c.Compress(body)
+			for _, more := range []int64{-1, 0, 1, 15, 16, 17, 64} {
+				if got, inside := bodyIn(t, c, e, frame, n+more); !bytes.Equal(got, body) || inside != (more >= 0) {
+					t.Errorf("%d bytes, with room for %d more: got %d, inside: %v", n, more, len(got), inside)
+				}
+			}
+		}
+	}
+	for _, h := range hostileFrames(t) {
+		if size := h.entry.Size; size > 0 && size <= events.MaxDecodedBytes {
+			bodyIn(t, c, h.entry, h.frame, size)
+			bodyIn(t, c, h.entry, h.frame, size+64)
+		}
+	}
+}
+
+// bodyIn opens a frame in room of that capacity, reports what is written beyond it
+// or its slack, and whether the body is in it.
+func bodyIn(tb testing.TB, c *events.Codec, e *events.Entry, frame []byte, capacity int64) (body []byte, inside bool) {
+	const before = 8
+	all := bytes.Repeat([]byte{0xA5}, int(before+capacity+100))
+	body, err := c.Body(e, frame, all[before:before:before+capacity])
+	end := before + min(capacity, e.Size+16)
+	if len(bytes.Trim(all[:before], "\xA5")) > 0 || len(bytes.Trim(all[end:], "\xA5")) > 0 {
+		tb.Errorf("%d bytes of room for %d (%v): written beyond", capacity, e.Size, err)
+	}
+	return body, len(body) > 0 && &body[0] == &all[before]
+}
+
 // allocated returns how many bytes f allocates, as long as nothing else runs.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
@@ -348,6 +383,11 @@ func FuzzBody(f *testing.F) {
 			}
 		case got != nil, !errors.Is(err, events.ErrFrame) && !errors.Is(err, events.ErrDigest):
 			t.Fatalf("%d bytes and %v", len(got), err)
+		}
+		if 0 < size && size <= events.MaxDecodedBytes {
+			if again, _ := bodyIn(t, c, e, payload, size+16); !bytes.Equal(again, got) {
+				t.Fatalf("%d bytes, and %d where there is slack", len(got), len(again))
+			}
 		}
 	})
 }
