@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"treecast/internal/events"
 )
 
@@ -421,4 +423,70 @@ func TestManyTemps(t *testing.T) {
 			b.check(items[i])
 		}
 	}
+}
+
+// A small file whose old name is here with the same bytes and attributes is not
+// written again, and the two do not depend on each other.
+func TestRenamedSmallFileIsALink(t *testing.T) {
+	b := newBench(t)
+	inode := func(p string) uint64 {
+		st, err := b.tree.root.lstat(p)
+		must(t, err)
+		return st.ino
+	}
+	old := reg("d/f", "bytes").at(5)
+	for name, c := range map[string]struct {
+		moved  item
+		before func() // what happens to the old name
+		linked bool
+	}{
+		"the same":             {moved: reg("n", "bytes").at(5).was("d/f"), linked: true},
+		"another time":         {moved: reg("n", "bytes").at(6).was("d/f")},
+		"another mode":         {moved: reg("n", "bytes").at(5).with(0o600).was("d/f")},
+		"another size":         {moved: reg("n", "bytes!").at(5).was("d/f")},
+		"other bytes":          {moved: reg("n", "sizes").at(5).was("d/f")},
+		"no old name":          {moved: reg("n", "bytes").at(5).was("d/g")},
+		"old name is gone":     {moved: reg("n", "bytes").at(5).was("d/f"), before: func() { must(t, os.Remove(b.path("d/f"))) }},
+		"old name is a link":   {moved: reg("n", "bytes").at(5).was("l"), before: func() { must(t, os.Symlink("d/f", b.path("l"))) }},
+		"in a linked place":    {moved: reg("n", "bytes").at(5).was("l/f"), before: func() { must(t, os.Symlink("d", b.path("l"))) }},
+		"altered by hand":      {moved: reg("n", "bytes").at(5).was("d/f"), before: func() { alter(t, b.path("d/f"), "other", old.mtime) }},
+		"it is its own":        {moved: reg("d/f", "bytes").at(6).was("d/f")},
+		"there is another":     {moved: reg("n", "bytes").at(5).was("d/f"), before: func() { b.apply(reg("n", "n")) }, linked: true},
+		"there is the same":    {moved: reg("n", "bytes").at(5).was("d/f"), before: func() { must(t, os.Link(b.path("d/f"), b.path("n"))) }, linked: true},
+		"there is a directory": {moved: reg("n", "bytes").at(5).was("d/f"), before: func() { b.apply(dir("n")) }, linked: true},
+	} {
+		b.apply(old, dir("d"))
+		if c.before != nil {
+			c.before()
+		}
+		was := inode("d")
+		if name != "old name is gone" {
+			was = inode("d/f")
+		}
+		b.apply(c.moved)
+		b.check(c.moved)
+		if linked := inode(c.moved.path) == was; linked != c.linked {
+			t.Errorf("%s: linked is %v", name, linked)
+		}
+		// What comes to the old name is not seen under the new one.
+		b.apply(reg("d/f", "newer").at(7))
+		if c.moved.path != "d/f" {
+			b.check(c.moved)
+		}
+		b.apply(gone("d/f"))
+		if c.moved.path != "d/f" {
+			b.check(c.moved)
+		}
+		if l := b.litter(); len(l) > 0 {
+			t.Errorf("%s: litter %q", name, l)
+		}
+		b.apply(gone("n"), gone("l"))
+	}
+}
+
+// alter writes a file in place and puts its time back.
+func alter(t *testing.T, path, body string, mtime events.Time) {
+	t.Helper()
+	must(t, os.WriteFile(path, []byte(body), 0o644))
+	must(t, utimes(unix.AT_FDCWD, path, mtime, 0))
 }

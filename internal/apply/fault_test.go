@@ -84,6 +84,8 @@ func stories() []story {
 			{reg("d/f", "old new old!").in(4)}, {reg("d/g", "old new old!").at(reg("d/f", "").mtime.Sec).in(4).was("d/f")}, {gone("d/f")}}},
 		{name: "renamed chunks", before: []item{reg("d/f", "old old old").at(5).in(4), d, root}, groups: [][]item{
 			{reg("g", "old old old").at(5).in(4).was("d/f"), gone("d/f"), reg("s", "1234\x00\x00\x00\x00\x00\x005").in(4)}}},
+		{name: "renamed", before: []item{reg("d/f", "old").at(5), reg("d/g", "g").at(5), d, root}, groups: [][]item{
+			{reg("g", "old").at(5).was("d/f"), gone("d/f")}, {reg("d/f", "new").at(6), reg("e/g", "g").at(5).was("d/g"), gone("d/g")}}},
 		{name: "mixed", before: []item{reg("d/f", "f"), reg("e/f", "old"), dir("e").at(3), d, root}, groups: [][]item{
 			{reg("d/f", "new"), gone("e/f"), link("e/f", "x"), dir("e").at(4), reg("n", "n")},
 			{reg("d", "file"), dir("n"), reg("n/x", "x"), reg("e/y", "y"), dir("n")}}},

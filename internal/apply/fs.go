@@ -88,6 +88,7 @@ type file interface {
 	truncate(size int64) error
 	free() (int64, error)                       // bytes that its file system has room for, what is reserved included
 	copyFrom(src file, from, to, n int64) error // n bytes at from in src to to in this one; EIO if src is shorter
+	link(to directory, name string) error       // another name of it; ENOENT if it has none any more
 	sync() error                                // bytes and attributes
 	datasync() error                            // bytes
 	lock() error                                // exclusive, until close; EWOULDBLOCK if another holds it

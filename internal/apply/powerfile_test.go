@@ -71,6 +71,10 @@ func (f *powerFile) copyFrom(src file, from, to, n int64) error {
 	return f.p.do("copy_file_range", func() error { return f.f.copyFrom(src.(*powerFile).f, from, to, n) })
 }
 
+func (f *powerFile) link(to directory, name string) error {
+	return f.p.do("link file", func() error { return f.f.link(to.(*powerDir).d, name) })
+}
+
 func (f *powerFile) sync() error { return f.p.sync("fsync", f.f.sync, f.keep) }
 
 func (f *powerFile) datasync() error { return f.p.sync("fdatasync", f.f.datasync, f.keep) }

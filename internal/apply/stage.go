@@ -175,12 +175,17 @@ func (s *Staged) makeTemp() error {
 // own; beyond that a group is large enough for a syncfs.
 const maxOpenTemps = 64
 
+// writeTemp makes tmp a file with e's bytes, or a second name of one that has
+// them.
 func (t *Tree) writeTemp(tmp *temp, e *events.Entry, payload []byte) error {
 	room, ok := t.bodies.Get().(*[]byte)
 	if !ok {
 		room = new([]byte)
 	}
 	defer t.bodies.Put(room)
+	if e.From != nil && e.Body == events.InlineBody && t.linkTemp(tmp, e, room) {
+		return nil
+	}
 	body, err := t.opts.Codec.Body(e, payload, *room)
 	if err != nil {
 		return err
@@ -192,18 +197,63 @@ func (t *Tree) writeTemp(tmp *temp, e *events.Entry, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if t.open.Add(1) <= maxOpenTemps {
-		tmp.file = f
-	} else {
-		t.open.Add(-1)
-		defer f.close()
-	}
+	defer t.keepFile(tmp, f)
 	if len(body) > 0 {
 		if _, err := f.Write(body); err != nil {
 			return err
 		}
 	}
 	return t.dress(f, e, e.Mode)
+}
+
+// linkTemp makes tmp a second name of the file at e.From, if that is all that e
+// wants, as link does for a large file: of a rename at the source, whose old
+// name goes with its tombstone. To read it is cheaper than to unpack the
+// payload and write that. With false nothing is there, and the payload is to be
+// written.
+func (t *Tree) linkTemp(tmp *temp, e *events.Entry, room *[]byte) bool {
+	f, err := t.root.openFile(e.From.String())
+	if err != nil {
+		return false
+	}
+	st, err := f.stat()
+	if err == nil && (e.Size > events.MaxDecodedBytes || !t.shows(st, e)) {
+		err = errGone
+	}
+	if err == nil {
+		if int64(cap(*room)) < e.Size {
+			*room = make([]byte, e.Size)
+		}
+		body, now := (*room)[:e.Size], stat{}
+		if _, err = f.ReadAt(body, 0); err == nil && events.Sum(body) != e.Digest {
+			err = events.ErrDigest
+		}
+		if err == nil {
+			if now, err = f.stat(); err == nil && !now.same(st) {
+				err = errGone
+			}
+		}
+	}
+	if err == nil {
+		err = f.link(t.tmp, tmp.name)
+	}
+	if err != nil {
+		t.log.Debug("not linked, will be written", "path", quote(e.Path), "err", err)
+		f.close()
+		return false
+	}
+	t.keepFile(tmp, f)
+	return true
+}
+
+// keepFile leaves f, the file of tmp, open for an fsync, or closes it if many are.
+func (t *Tree) keepFile(tmp *temp, f file) {
+	if t.open.Add(1) <= maxOpenTemps {
+		tmp.file = f
+		return
+	}
+	t.open.Add(-1)
+	f.close()
 }
 
 // closeFile closes the file of a temp that keeps it open.
