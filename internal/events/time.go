@@ -21,22 +21,31 @@ func (t Time) valid() bool {
 
 // String returns the time as the wire has it: decimal nanoseconds since 1970.
 func (t Time) String() string {
-	var room [32]byte
-	b := room[:0]
-	sec, nsec := t.Sec, int64(t.Nsec)
+	var b [maxTimeText]byte
+	return string(t.append(b[:0]))
+}
+
+// maxTimeText is the length of the longest of valid times.
+const maxTimeText = 25
+
+// append is String without an allocation.
+func (t Time) append(b []byte) []byte {
+	sec, nsec := t.Sec, t.Nsec
 	if sec < 0 {
-		b, sec = append(b, '-'), -sec
+		sec = -sec
 		if nsec > 0 {
 			sec, nsec = sec-1, 1e9-nsec
 		}
+		b = append(b, '-')
 	}
 	if sec == 0 {
-		return string(strconv.AppendInt(b, nsec, 10))
+		return strconv.AppendInt(b, int64(nsec), 10)
 	}
 	b = strconv.AppendInt(b, sec, 10)
-	at := len(b)
-	b = strconv.AppendInt(b, 1e9+nsec, 10) // ten digits, the first of which is not wanted
-	return string(append(b[:at], b[at+1:]...))
+	for unit := int32(1e8); unit > 0; unit /= 10 {
+		b = append(b, '0'+byte(nsec/unit%10))
+	}
+	return b
 }
 
 // ParseTime is the inverse of [Time.String] and accepts nothing else.
@@ -58,7 +67,8 @@ func ParseTime(s string) (Time, error) {
 			t.Sec, t.Nsec = t.Sec-1, 1e9-t.Nsec
 		}
 	}
-	if bad || !t.valid() || t.String() != s {
+	var text [maxTimeText]byte
+	if bad || !t.valid() || string(t.append(text[:0])) != s {
 		return Time{}, fmt.Errorf("%w: time %q", ErrEntry, clip(s))
 	}
 	return t, nil
