@@ -26,7 +26,7 @@ type command struct {
 	cli.VersionFlag
 
 	Systems []string `help:"What is measured: treecast, loop, lsyncd, syncthing, copy." default:"treecast,loop,lsyncd,syncthing,copy" enum:"treecast,loop,lsyncd,syncthing,copy" env:"-" placeholder:"SYSTEM"`
-	Works   []string `help:"What is done: first, single, rewrite, writers, log, directory, rename, remove, large, insert, append, rest, back." default:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back" enum:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back" env:"-" placeholder:"WORK"`
+	Works   []string `help:"What is done: first, single, rewrite, writers, log, directory, rename, remove, large, insert, append, rest, back, upload, behind." default:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back,upload,behind" enum:"first,single,rewrite,writers,log,directory,rename,remove,large,insert,append,rest,back,upload,behind" env:"-" placeholder:"WORK"`
 	Nodes   int      `help:"Nodes that get the tree." default:"3" env:"-"`
 	Rounds  int      `help:"How often everything is measured." default:"3" env:"-"`
 	Fanout  []int    `help:"Measure single files with these numbers of nodes too; none if empty." default:"1,16" env:"-" placeholder:"NODES"`
@@ -36,6 +36,8 @@ type command struct {
 	Files   int      `help:"Files of the generated tree. What is changed of it has its share." default:"11478" env:"-"`
 	Bytes   rig.Size `help:"Size of the generated tree." default:"144MiB" env:"-"`
 	Size    rig.Size `help:"Size of the large file." default:"256MiB" env:"-"`
+	Upload  rig.Size `help:"Size of the large file that pages are written beside; 0: 1GiB in memory, 4GiB on a disk." default:"0" env:"-"`
+	Behind  int      `help:"New files that a node misses while it is stopped." default:"30000" env:"-"`
 	Singles int      `help:"Single files, or as many as there are in a minute." default:"200" env:"-"`
 
 	Work     string        `help:"Where trees and stores are kept; by default a directory in /dev/shm, or else in $TMPDIR." type:"existingdir" env:"-" placeholder:"DIR"`
@@ -104,8 +106,8 @@ func (c *command) check() error {
 	switch {
 	case c.Nodes < 1 || c.Nodes > 100 || slices.ContainsFunc(c.Fanout, func(n int) bool { return n < 1 || n > 100 }):
 		return errors.New("--nodes, --fanout: 1 to 100")
-	case c.Rounds < 1 || c.Files < 1 || c.Singles < 1 || c.Size < 1:
-		return errors.New("--rounds, --files, --singles, --size: at least 1")
+	case c.Rounds < 1 || c.Files < 1 || c.Singles < 1 || c.Size < 1 || c.Behind < 1:
+		return errors.New("--rounds, --files, --singles, --size, --behind: at least 1")
 	}
 	for _, list := range [][]string{c.Systems, c.Works} {
 		if sorted := slices.Sorted(slices.Values(list)); len(slices.Compact(sorted)) != len(list) {
@@ -173,10 +175,31 @@ func (b *bench) tree(ctx context.Context) (err error) {
 	if len(b.base.files) == 0 {
 		return errors.New("--tree: no files")
 	}
+	return b.space()
+}
+
+// space chooses what is not set, and refuses what does not fit.
+func (b *bench) space() error {
+	if b.Upload == 0 {
+		fs, err := rig.FileSystem(b.work)
+		if err != nil {
+			return err
+		}
+		if b.Upload = 4 << 30; fs == "tmpfs" {
+			b.Upload = 1 << 30
+		}
+	}
 	// The source, the nodes and the store have the tree and half of it again, and
-	// three versions of the large file.
-	most := int64(max(b.Nodes, slices.Max(append(b.Fanout, 0))))
-	return rig.EnoughSpace(b.work, (most+3)*(2*b.base.sizeBytes+3*int64(b.Size)))
+	// three versions of the large file; those of single files the tree alone.
+	need := int64(b.Nodes+3) * (2*b.base.sizeBytes + 3*int64(b.Size))
+	if slices.Contains(b.Works, "upload") {
+		need += int64(b.Nodes+2) * int64(b.Upload)
+	}
+	if slices.Contains(b.Works, "behind") {
+		need += int64(b.Nodes+3) * int64(b.Behind) * 4096 // two KiB on average, in whole blocks
+	}
+	fans := int64(slices.Max(append(b.Fanout, 0))+3) * 2 * b.base.sizeBytes
+	return rig.EnoughSpace(b.work, max(need, fans))
 }
 
 // measure goes through all sequences: the systems take turns, so that a machine

@@ -29,13 +29,13 @@ func TestRun(t *testing.T) {
 	work, written := t.TempDir(), filepath.Join(t.TempDir(), "out")
 	var out, log bytes.Buffer
 	err := run(t.Context(), []string{
-		"--files", "30", "--bytes", "100KiB", "--size", "1MiB", "--singles", "2", "--nodes", "2", "--fanout", "1", "--rounds", "1",
+		"--files", "30", "--bytes", "100KiB", "--size", "1MiB", "--singles", "2", "--upload", "2MiB", "--behind", "30", "--nodes", "2", "--fanout", "1", "--rounds", "1",
 		"--systems", strings.Join(systems, ","), "--work", work, "--out", written, "--settle", "1ms", "--rest", "1ms", "--log", "100ms", "--patience", "10m",
 	}, &out, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)
 	}
-	for _, line := range []string{"| first sync of all nodes (30 files, ", "| one 4 KiB file, p99 | ", "| rm -r of it | ", "| node back ", "| treecast | publisher | ", "| treecast | 1 | "} {
+	for _, line := range []string{"| first sync of all nodes (30 files, ", "| one 4 KiB file, p99 | ", "| rm -r of it | ", "| node back ", "| 4 KiB page during that upload of 2 MiB, p99 | ", "| 4 KiB page at the other nodes, p99 before | ", "| treecast | publisher | ", "| treecast | 1 | "} {
 		if !strings.Contains(out.String(), "\n"+line) {
 			t.Errorf("no line %q in\n%s\n%s", line, &out, &log)
 		}
@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 	for _, system := range systems {
 		for _, w := range works {
 			found := slices.ContainsFunc(rows, func(r []string) bool { return r[1] == system && r[2] == "2" && r[3] == w.name && r[5] != "" })
-			if want := system != "copy" || w.name != "back"; found != want {
+			if want := system != "copy" || w.name != "back" && w.name != "behind"; found != want {
 				t.Errorf("%s, %s: there is a number: %v, want %v\n%s\n%s", system, w.name, found, want, text, &log)
 			}
 		}
@@ -84,7 +84,7 @@ func TestRunRefuses(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // what is not refused gets no further
 	for _, args := range []string{
-		"--nodes 0", "--rounds 0", "--files 0", "--fanout 1,0", "--size 0", "--systems scp", "--systems copy,copy", "--works first,rename",
+		"--nodes 0", "--rounds 0", "--files 0", "--fanout 1,0", "--size 0", "--behind 0", "--systems scp", "--systems copy,copy", "--works first,rename",
 		"--works single", "--tree /no/such/directory", "--work /no/such/directory", "more",
 	} {
 		err := run(ctx, strings.Fields(args), &bytes.Buffer{}, &bytes.Buffer{})

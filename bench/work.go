@@ -68,6 +68,8 @@ var works = []work{
 	}},
 	{name: "rest", run: (*sequence).rest},
 	{name: "back", run: (*sequence).back},
+	{name: "upload", run: (*sequence).upload},
+	{name: "behind", run: (*sequence).behind},
 }
 
 const (
@@ -84,10 +86,10 @@ type row struct {
 
 // label tells the rows of one work apart.
 func (r row) label() string {
-	if r.measure == "p50" || r.measure == "p99" {
-		return r.title + ", " + r.measure
+	if r.measure == "seconds" || r.measure == "cpu" {
+		return r.title
 	}
-	return r.title
+	return r.title + ", " + r.measure
 }
 
 // rows are the lines of the table, for a tree and the options.
@@ -107,6 +109,14 @@ func (c *command) rows(b base) []row {
 		{"append", "seconds", "4 KiB appended to it"},
 		{"rest", "cpu", fmt.Sprintf("at rest, CPU of %g s (all processes)", c.Rest.Seconds())},
 		{"back", "seconds", fmt.Sprintf("node back after %d rounds over %d files", rounds, b.share(1000))},
+		{"upload", "seconds", fmt.Sprintf("new %v file, beside pages", c.Upload)},
+		{"upload", "p50", fmt.Sprintf("4 KiB page during that upload of %v", c.Upload)},
+		{"upload", "p99", fmt.Sprintf("4 KiB page during that upload of %v", c.Upload)},
+		{"behind", "seconds", fmt.Sprintf("node back after %d new files, beside pages", c.Behind)},
+		{"behind", "p50 meanwhile", "4 KiB page at the other nodes"},
+		{"behind", "p99 meanwhile", "4 KiB page at the other nodes"},
+		{"behind", "p50 before", "4 KiB page at the other nodes"},
+		{"behind", "p99 before", "4 KiB page at the other nodes"},
 	}
 	return slices.DeleteFunc(all, func(r row) bool { return !slices.Contains(c.Works, r.work) })
 }

@@ -3,6 +3,7 @@ package rig
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,11 +36,33 @@ func EnoughSpace(dir string, needBytes int64) error {
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("free space of %s: %w", dir, err)
 	}
-	free := int64(disk.Bavail) * disk.Bsize //nolint:gosec // a disk's size fits
+	free := int64(disk.Bavail) * disk.Bsize    //nolint:gosec // a disk's size fits
+	if uint32(disk.Type) == unix.TMPFS_MAGIC { //nolint:gosec // magic numbers have 32 bits
+		available, err := memoryAvailable()
+		if err != nil {
+			return err
+		}
+		free = min(free, available)
+	}
 	if free < needBytes {
-		return fmt.Errorf("%s has %v free, and %v may be needed: see --work, --size, --nodes", dir, Size(free), Size(needBytes))
+		return fmt.Errorf("%s has %v free, and %v may be needed: --work names another place; smaller sizes and fewer nodes need less", dir, Size(free), Size(needBytes))
 	}
 	return nil
+}
+
+// memoryAvailable says how much memory may be used before the machine runs out
+// of it, whatever size its file systems in memory claim to have; see proc(5).
+func memoryAvailable() (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nMemAvailable:")
+	var kibibytes int64
+	if _, err := fmt.Sscan(rest, &kibibytes); err != nil {
+		return 0, fmt.Errorf("/proc/meminfo: MemAvailable: %w", err)
+	}
+	return kibibytes << 10, nil
 }
 
 // Flush writes out what is still to be written of dir's file system, so that no
