@@ -16,6 +16,10 @@ import (
 )
 
 // A build puts a body together in a part.
+//
+// What it writes is made durable step by step. Else the kernel would keep up to a
+// tenth of the memory of it, and the disk as much in its own, and whatever is synced
+// on the same disk would wait for all of that: pages, for seconds.
 type build struct {
 	t     *Tree
 	e     *events.Entry
@@ -26,9 +30,15 @@ type build struct {
 	doubt bool    // each chunk that is fetched is checked, not the whole alone
 	ready *frontier
 
+	loose atomic.Int64 // bytes that were written since the last sync
+
 	begun int          // chunks that come from the first origin and need not be hashed: it was, see resume
 	trail events.Trail // of the body, when it is right
 }
+
+// syncStep is how much is written before it is made durable. With less the
+// disk has more to do than to write, with more pages wait longer for it.
+const syncStep = 8 << 20
 
 // copyStep is how much is copied at once, so that hashing can follow.
 const copyStep = 8 << 20
@@ -50,11 +60,7 @@ func (s *Staged) build(ctx context.Context, fetch Fetcher) error {
 		err = t.dress(part, e, e.Mode)
 	}
 	if err == nil {
-		if err = part.sync(); err != nil {
-			// After a failed fsync the kernel takes the pages for clean: what
-			// is there cannot be trusted, however often it is synced.
-			err = errors.Join(err, t.parts.remove(e.Path))
-		}
+		err = b.synced(part.sync())
 	}
 	part.close()
 	tmp := &temp{name: t.tempName(), kind: events.File, synced: true, part: partName(e.Path)}
@@ -308,6 +314,9 @@ func (b *build) copyFrom(ctx context.Context, o *origin) error {
 			}
 			return err
 		}
+		if err := b.wrote(n); err != nil {
+			return err
+		}
 		for ; i < j; i++ {
 			b.spent[i] = true
 			b.ready.mark(i)
@@ -371,6 +380,10 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 				return err
 			}
 			b.ready.mark(i)
+			if err := b.wrote(c.Size); err != nil {
+				disk.CompareAndSwap(nil, &err)
+				return err
+			}
 		}
 		got.Add(1)
 		return nil
@@ -382,6 +395,26 @@ func (b *build) fetch(ctx context.Context, fetch Fetcher) error {
 		err = fmt.Errorf("%d of %d chunks were not got", int64(len(lacking))-n, len(lacking))
 	}
 	return err
+}
+
+// wrote makes what was written durable, if that and what was written before are
+// much.
+func (b *build) wrote(n int64) error {
+	if b.loose.Add(n) < syncStep {
+		return nil
+	}
+	b.loose.Store(0)
+	return b.synced(b.part.datasync())
+}
+
+// synced takes what a sync of the part returned. After a failed one the kernel
+// takes the pages for clean: what is there cannot be trusted, however often it is
+// synced, and must not be there for the next try.
+func (b *build) synced(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, b.t.parts.remove(b.e.Path))
 }
 
 // sum hashes the part, as far as it is ready, from where h is on.

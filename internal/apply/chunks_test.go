@@ -484,6 +484,72 @@ func TestAnAlteredChunkIsFound(t *testing.T) {
 	}
 }
 
+// watchedParts is the directory of parts; how much of them is not durable is
+// counted, and one sync may fail.
+type watchedParts struct {
+	directory
+	loose, most int64
+	breakAt     int // the sync that fails, 1 the first
+	syncs       int
+}
+
+func (w *watchedParts) openRecord(name string) (file, error) {
+	f, err := w.directory.openRecord(name)
+	return &watchedPart{f, w}, err
+}
+
+type watchedPart struct {
+	file
+	w *watchedParts
+}
+
+func (p *watchedPart) wrote(n int64) {
+	p.w.loose += n
+	p.w.most = max(p.w.most, p.w.loose)
+}
+
+func (p *watchedPart) WriteAt(b []byte, off int64) (int, error) {
+	p.wrote(int64(len(b)))
+	return p.file.WriteAt(b, off)
+}
+
+func (p *watchedPart) copyFrom(src file, from, to, n int64) error {
+	p.wrote(n)
+	return p.file.copyFrom(src, from, to, n)
+}
+
+func (p *watchedPart) datasync() error {
+	p.w.loose = 0
+	if p.w.syncs++; p.w.syncs == p.w.breakAt {
+		return syscall.EIO
+	}
+	return p.file.datasync()
+}
+
+// TestAPartIsDurableAsItGrows: never much of it waits for the disk, whether it is
+// fetched or copied, and where that does not take it nothing of the part is
+// believed any more.
+func TestAPartIsDurableAsItGrows(t *testing.T) {
+	b, m := newBench(t), newMarket()
+	parts := b.tree.parts.dir
+	it := large("f", noise(3*syncStep+syncStep/2, 1))
+	w := &watchedParts{directory: parts, breakAt: 2}
+	b.tree.parts.dir = w
+	if _, err := b.tree.StageChunks(t.Context(), it.entry(), m.bring(it), m); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if names, err := parts.names(); err != nil || len(names) > 0 {
+		t.Errorf("after a failed sync there are %q, %v", names, err)
+	}
+	for _, it := range []item{it, large("f", "x"+it.body).at(7)} {
+		*w = watchedParts{directory: parts}
+		b.place(m, it)
+		if w.syncs < 3 || w.most > 2*syncStep {
+			t.Errorf("%d syncs, up to %d bytes waited for one", w.syncs, w.most)
+		}
+	}
+}
+
 func TestPartsExpire(t *testing.T) {
 	b := newBench(t)
 	f, err := b.tree.parts.open(parse("f"))
