@@ -33,7 +33,7 @@ const pagePause = 100 * time.Millisecond
 
 // A page is one that is on its way.
 type page struct {
-	wanted
+	rig.Wanted
 	since   time.Time // it was about to be written
 	lacking []string  // nodes
 }
@@ -63,7 +63,7 @@ func (p *pages) run(ctx context.Context, ended <-chan struct{}) error {
 		}
 		p.look()
 		if len(p.open) > 0 && time.Since(p.open[0].since) > p.q.Patience {
-			return fmt.Errorf("%s: %w", p.open[0].path, errLate)
+			return fmt.Errorf("%s: %w", p.open[0].Path, rig.ErrLate)
 		}
 		select {
 		case <-ctx.Done():
@@ -78,23 +78,23 @@ func (p *pages) run(ctx context.Context, ended <-chan struct{}) error {
 
 // write writes a page, and has the system carry it if that does not happen by
 // itself.
-func (p *pages) write(ctx context.Context) (err error) {
+func (p *pages) write(ctx context.Context) error {
 	body := make([]byte, 4<<10)
 	if _, err := io.ReadFull(p.text, body); err != nil {
 		return err
 	}
 	path := filepath.Join(p.dir, fmt.Sprintf("p%d.html", p.written))
-	one := &page{wanted: wanted{path: path}, since: time.Now(), lacking: slices.Clone(p.nodes)}
-	name := filepath.Join(p.q.trees.Source, path)
-	if err := os.WriteFile(name, body, 0o644); err != nil {
+	since := time.Now()
+	if err := os.WriteFile(filepath.Join(p.q.trees.Source, path), body, 0o644); err != nil {
 		return err
 	}
-	if one.info, err = os.Lstat(name); err != nil {
+	all, err := rig.Everything(p.q.trees.Source, path)
+	if err != nil {
 		return err
 	}
 	p.written++
-	p.open = append(p.open, one)
-	return p.q.system.carry(ctx, change{present: []string{path}})
+	p.open = append(p.open, &page{Wanted: all[0], since: since, lacking: slices.Clone(p.nodes)})
+	return p.q.system.carry(ctx, rig.Change{Present: []string{path}})
 }
 
 // look crosses off what is there, and gives up at the fourth page that is not, so
@@ -105,7 +105,7 @@ func (p *pages) look() {
 		if missing == 4 {
 			return false
 		}
-		if one.lacking = slices.DeleteFunc(one.lacking, one.at); len(one.lacking) > 0 {
+		if one.lacking = slices.DeleteFunc(one.lacking, one.At); len(one.lacking) > 0 {
 			missing++
 			return false
 		}
@@ -120,7 +120,7 @@ func (q *sequence) room(ctx context.Context, nodes []string, dir string) error {
 	if err := os.MkdirAll(filepath.Join(q.trees.Source, dir), 0o755); err != nil {
 		return err
 	}
-	if _, err := q.carryTo(ctx, nodes, change{present: []string{dir}, apply: func(context.Context) error { return nil }}); err != nil {
+	if _, err := q.carryTo(ctx, nodes, rig.Change{Present: []string{dir}, Apply: func(context.Context) error { return nil }}); err != nil {
 		return err
 	}
 	_, err := q.quiet(ctx)
@@ -160,7 +160,7 @@ func (q *sequence) upload(ctx context.Context) error {
 	}
 	var large time.Duration
 	took, err := q.during(ctx, q.trees.Nodes, "pages", func(ctx context.Context) (err error) {
-		large, err = q.carry(ctx, change{present: []string{upload}, apply: func(context.Context) error { return put() }})
+		large, err = q.carry(ctx, rig.Change{Present: []string{upload}, Apply: func(context.Context) error { return put() }})
 		return err
 	})
 	if err != nil {
@@ -171,7 +171,7 @@ func (q *sequence) upload(ctx context.Context) error {
 	if err := q.close(ctx, "upload", before, 1); err != nil {
 		return err
 	}
-	_, err = q.carry(ctx, change{absent: []string{upload}, apply: func(context.Context) error {
+	_, err = q.carry(ctx, rig.Change{Absent: []string{upload}, Apply: func(context.Context) error {
 		return os.Remove(filepath.Join(q.trees.Source, upload)) // the judges to come need not read it
 	}})
 	return err
@@ -191,19 +191,19 @@ func (q *sequence) behind(ctx context.Context) error {
 	if err := generate(from, 10, q.Behind, int64(q.Behind)<<11); err != nil {
 		return err
 	}
-	if _, err := q.carryTo(ctx, others, change{present: []string{missed}, apply: func(context.Context) error {
+	if _, err := q.carryTo(ctx, others, rig.Change{Present: []string{missed}, Apply: func(context.Context) error {
 		return os.Rename(from, filepath.Join(q.trees.Source, missed))
 	}}); err != nil {
 		return fmt.Errorf("at the other nodes: %w", err)
 	}
-	all, err := everything(q.trees.Source, []string{missed})
+	all, err := rig.Everything(q.trees.Source, missed)
 	if err != nil {
 		return err
 	}
 	if err := q.room(ctx, others, "before"); err != nil {
 		return err
 	}
-	calm, err := q.during(ctx, others, "before", func(ctx context.Context) error { return sleep(ctx, q.Rest) })
+	calm, err := q.during(ctx, others, "before", func(ctx context.Context) error { return rig.Sleep(ctx, q.Rest) })
 	if err != nil {
 		return err
 	}
@@ -222,9 +222,9 @@ func (q *sequence) behind(ctx context.Context) error {
 		if q.nodes[last], err = q.system.startNode(ctx, last); err != nil { // it stays
 			return err
 		}
-		during, cancel := context.WithDeadlineCause(during, start.Add(q.Patience), errLate)
+		during, cancel := context.WithDeadlineCause(during, start.Add(q.Patience), rig.ErrLate)
 		defer cancel()
-		err = await(during, q.trees.Nodes[last:], all)
+		err = rig.Await(during, q.trees.Nodes[last:], all)
 		back = time.Since(start)
 		return err
 	})

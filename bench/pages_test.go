@@ -21,8 +21,8 @@ type blocked struct {
 	kept  []string
 }
 
-func (b *blocked) carry(_ context.Context, c change) error {
-	b.kept = append(b.kept, c.present...)
+func (b *blocked) carry(_ context.Context, c rig.Change) error {
+	b.kept = append(b.kept, c.Present...)
 	if time.Now().Before(b.until) {
 		return nil
 	}
@@ -56,7 +56,7 @@ func TestPagesDoNotWaitForEachOther(t *testing.T) {
 			bench: &bench{command: command{Patience: time.Minute}}, trees: trees,
 			system: &blocked{trees: trees, until: time.Now().Add(still)},
 		}
-		took, err := q.during(t.Context(), trees.Nodes, ".", func(ctx context.Context) error { return sleep(ctx, 2*still) })
+		took, err := q.during(t.Context(), trees.Nodes, ".", func(ctx context.Context) error { return rig.Sleep(ctx, 2*still) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestPagesEnd(t *testing.T) {
 		if _, err := q.during(t.Context(), trees.Nodes, ".", func(context.Context) error { return broken }); !errors.Is(err, broken) {
 			t.Errorf("what it is done beside fails: %v", err)
 		}
-		if _, err := q.during(t.Context(), trees.Nodes, ".", func(context.Context) error { return nil }); !errors.Is(err, errLate) {
+		if _, err := q.during(t.Context(), trees.Nodes, ".", func(context.Context) error { return nil }); !errors.Is(err, rig.ErrLate) {
 			t.Errorf("a page does not come: %v", err)
 		}
 	})

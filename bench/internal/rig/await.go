@@ -45,10 +45,10 @@ func Everything(root string, tops ...string) (all []Wanted, err error) {
 	return all, nil
 }
 
-// at reports whether a node has it: kind, size and time, or nothing. The times
+// At reports whether a node has it: kind, size and time, or nothing. The times
 // of directories are left to the judge, for they change with what is put into
 // them.
-func (w Wanted) at(node string) bool {
+func (w Wanted) At(node string) bool {
 	fi, err := os.Lstat(filepath.Join(node, w.Path))
 	if err != nil || w.Gone {
 		return w.Gone && errors.Is(err, fs.ErrNotExist)
@@ -70,7 +70,7 @@ type pending struct {
 func (p *pending) look() {
 	for wrong := 0; len(p.all) > 0 && wrong < 4 && wrong < len(p.all); {
 		p.next %= len(p.all)
-		if !p.all[p.next].at(p.node) {
+		if !p.all[p.next].At(p.node) {
 			p.next++
 			wrong++
 			continue
