@@ -103,7 +103,8 @@ func (w *wire) marshal() (string, error) {
 
 // octal is mode as four digits.
 func octal(mode uint16) string {
-	return string([]byte{'0' + byte(mode>>9&7), '0' + byte(mode>>6&7), '0' + byte(mode>>3&7), '0' + byte(mode&7)})
+	const digits = "01234567"
+	return string([]byte{digits[mode>>9&7], digits[mode>>6&7], digits[mode>>3&7], digits[mode&7]})
 }
 
 // SplitText returns s in the first result if it is UTF-8, else in the second: JSON
