@@ -27,15 +27,14 @@ func TestMemoryLimitFollowsWhatIsInUse(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the limit is %d", debug.SetMemoryLimit(-1))
 			}
+			runtime.GC()
 		}
 	}
 	until(func(limit int64) bool { return limit == least })
 	body := make([]byte, used)
-	runtime.GC()
 	until(func(limit int64) bool { return limit >= 2*used && limit < math.MaxInt64 })
 	runtime.KeepAlive(body)
 	body = nil
-	runtime.GC()
 	until(func(limit int64) bool { return limit == least })
 }
 
