@@ -67,7 +67,7 @@ func newChart(r *report) chart {
 		for _, row := range r.rows {
 			for _, system := range r.systems {
 				all, whys := r.values(system, r.nodes, row.work, row.measure), r.whys(system, r.nodes, row.work)
-				if row.measure != "cpu" && len(all)+len(whys) > 0 {
+				if row.timed() && len(all)+len(whys) > 0 {
 					do(row, system, all, whys)
 				}
 			}

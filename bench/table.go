@@ -60,9 +60,9 @@ func (r *report) time(row row, system string) string {
 	}
 	var parts []string
 	if all := r.values(system, r.nodes, row.work, row.measure); len(all) > 0 {
-		parts = append(parts, seconds(rig.Median(all)))
+		parts = append(parts, row.show(rig.Median(all)))
 		if len(all) > 1 {
-			parts = append(parts, fmt.Sprintf("(%s–%s)", seconds(slices.Min(all)), seconds(slices.Max(all))))
+			parts = append(parts, fmt.Sprintf("(%s–%s)", row.show(slices.Min(all)), row.show(slices.Max(all))))
 		}
 	}
 	parts = append(parts, r.whys(system, r.nodes, row.work)...)

@@ -10,7 +10,7 @@ func TestReport(t *testing.T) {
 	r := report{
 		results: &results{}, about: []string{"a setting"}, systems: []string{"treecast", "loop", "lsyncd"},
 		absent: map[string]string{"lsyncd": "not installed"}, nodes: 3, fanout: []int{1, 3},
-		rows: []row{{"single", "p50", "a file"}, {"single", "p99", "a file"}, {"rename", "seconds", "<rename> & more"}, {"rest", "cpu", "at rest"}},
+		rows: []row{{"single", "p50", "a file"}, {"single", "p99", "a file"}, {"rename", "seconds", "<rename> & more"}, {"rest", "cpu", "at rest"}, {"rest", "files", "files"}, {"rest", "written", "bytes"}},
 	}
 	add := func(round int, system string, nodes int, work, measure string, value float64) {
 		r.add(sample{key{round, system, nodes, work}, measure, value})
@@ -30,6 +30,8 @@ func TestReport(t *testing.T) {
 	add(1, "loop", 3, "single", "cpu loop", 12)
 	add(1, "loop", 3, "single", "busy", 1)
 	add(1, "loop", 3, "rename", "seconds", 20)
+	add(1, "loop", 3, "rest", "files", 3)
+	add(1, "loop", 3, "rest", "written", 12<<10)
 	r.fail(failure{key{2, "loop", 3, "rename"}, "not in 120 s"})
 	r.fail(failure{key{3, "loop", 3, "rename"}, "not in 120 s"})
 
@@ -43,6 +45,8 @@ Time until the last node has it:
 | a file, p99 | 10.0 ms (8.0 ms–14.0 ms) | – | not installed |
 | <rename> & more | – | 20.00 s not in 120 s | not installed |
 | at rest | – | – | not installed |
+| files | – | 3 | not installed |
+| bytes | – | 12 KiB | not installed |
 
 CPU time: source / broker / nodes together:
 

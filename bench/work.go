@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"treecast/bench/internal/rig"
@@ -84,12 +85,26 @@ type row struct {
 	title         string // of the work
 }
 
+// timed reports whether the row is of times until a change has arrived.
+func (r row) timed() bool { return r.work != "rest" }
+
+// show writes a value of the row.
+func (r row) show(value float64) string {
+	switch r.measure {
+	case "files":
+		return fmt.Sprint(value)
+	case "written":
+		return rig.Size(value).String()
+	}
+	return rig.Short(time.Duration(value * float64(time.Second)))
+}
+
 // label tells the rows of one work apart.
 func (r row) label() string {
-	if r.measure == "seconds" || r.measure == "cpu" {
-		return r.title
+	if strings.HasPrefix(r.measure, "p") { // a quantile
+		return r.title + ", " + r.measure
 	}
-	return r.title + ", " + r.measure
+	return r.title
 }
 
 // rows are the lines of the table, for a tree and the options.
@@ -108,6 +123,8 @@ func (c *command) rows(b base) []row {
 		{"insert", "seconds", "one byte inserted at its front"},
 		{"append", "seconds", "4 KiB appended to it"},
 		{"rest", "cpu", fmt.Sprintf("at rest, CPU of %g s (all processes)", c.Rest.Seconds())},
+		{"rest", "files", "files and directories written meanwhile"},
+		{"rest", "written", "bytes written to the disk meanwhile"},
 		{"back", "seconds", fmt.Sprintf("node back after %d rounds over %d files", rounds, b.share(1000))},
 		{"upload", "seconds", fmt.Sprintf("new %v file, beside pages", c.Upload)},
 		{"upload", "p50", fmt.Sprintf("4 KiB page during that upload of %v", c.Upload)},
@@ -172,18 +189,34 @@ func (q *sequence) log(ctx context.Context) error {
 	return q.close(ctx, "log", before, appends)
 }
 
-// rest looks at the CPU time of all processes while nothing changes.
+// rest looks at the CPU time of all processes while nothing changes, and at what
+// they write. The bytes are those that the kernel counts for a disk: in memory
+// there are none to count, and nothing is said of them.
 func (q *sequence) rest(ctx context.Context) error {
-	before := q.daemons.CPU()
+	kind, err := rig.FileSystem(q.trees.Dir)
+	if err != nil {
+		return err
+	}
+	files, err := rig.Stamp(q.trees.Dir)
+	if err != nil {
+		return err
+	}
+	written, before := q.daemons.Written(), q.daemons.CPU()
 	if err := rig.Sleep(ctx, q.Rest); err != nil {
 		return err
 	}
 	var sum time.Duration
 	for role, used := range q.daemons.CPU() {
 		sum += used - before[role]
+		q.add("rest", "cpu "+role, (used - before[role]).Seconds())
 	}
 	q.add("rest", "cpu", sum.Seconds())
-	return nil
+	if kind != "tmpfs" {
+		q.add("rest", "written", float64(q.daemons.Written()-written))
+	}
+	changed, err := files.Changed()
+	q.add("rest", "files", float64(len(changed)))
+	return err
 }
 
 const rounds = 5 // that a node misses
