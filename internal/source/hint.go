@@ -37,3 +37,5 @@ func (b *burst) take() []Hint {
 	clear(b.at)
 	return hints
 }
+
+func (b *burst) empty() bool { return len(b.hints) == 0 }

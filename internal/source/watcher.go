@@ -39,6 +39,10 @@ type Watcher struct {
 	watches int              // nodes that are watched
 	work    []visit          // a stack
 	burst   burst
+	gone    burst // directories that went, perhaps to another name: see flush
+
+	goneFirst, goneLast time.Time // when they did
+
 	fence   fence
 	passed  []chan struct{}   // barriers to report once there is no work
 	ended   []chan<- struct{} // of jobs that someone waits for
@@ -169,6 +173,10 @@ func (w *Watcher) loop(ctx context.Context) {
 				work = always
 			}
 		}
+		var gone <-chan time.Time
+		if !w.gone.empty() {
+			gone = time.After(goneWait)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -183,6 +191,8 @@ func (w *Watcher) loop(ctx context.Context) {
 			w.check()
 		case passed := <-w.syncs:
 			w.fence.await(passed)
+		case <-gone:
+			w.drain(evs) // first: what comes may be what went
 		case <-w.renewAt:
 			w.renewAt = nil
 			w.rescan()
@@ -222,13 +232,29 @@ func (w *Watcher) take(ev fsnotify.Event, ok bool) {
 	w.event(ev)
 }
 
+// A directory that went is hinted when no other did for goneWait and all that
+// came is watched, but goneCap later at the latest.
+const (
+	goneWait = 2 * time.Millisecond
+	goneCap  = time.Second
+)
+
 // flush hands on what was collected: hints, then the state, then the word that
 // they were.
+//
+// A directory that was renamed goes first and comes next, and is hinted under
+// its new name when all of it is watched. Its old name is hinted with that, so
+// that nobody removes it before the new one is there.
 func (w *Watcher) flush() {
-	if hints := w.burst.take(); len(hints) > 0 {
+	hints := w.burst.take()
+	watched := len(w.work) == 0 || w.fsn == nil
+	if watched && time.Since(w.goneLast) > goneWait || time.Since(w.goneFirst) > goneCap {
+		hints = append(hints, w.gone.take()...)
+	}
+	if len(hints) > 0 {
 		w.give(hints)
 	}
-	idle := len(w.work) == 0 && w.renewAt == nil
+	idle := len(w.work) == 0 && w.gone.empty() && w.renewAt == nil
 	// Sorting what is polled at each step of much work would cost more than
 	// the work.
 	if w.changed && (idle || len(w.ended) > 0 || time.Since(w.told) > time.Second) {

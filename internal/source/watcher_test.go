@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,6 +50,33 @@ func TestRenamedDirectoryIsWatchedAtItsNewName(t *testing.T) {
 	v.equal()
 	if s := v.w.State(); s.Watches != 3 || s.Rescans != 0 || s.Degraded {
 		t.Fatalf("state %+v, want 3 watches and no rescan", s)
+	}
+}
+
+// Who is told of the old name first removes the files before they are there
+// under the new one.
+func TestRenamedDirectoryComesBeforeItGoes(t *testing.T) {
+	const rounds = 20
+	tree, root := open(t, Options{})
+	for i := range 300 {
+		mkdir(t, fmt.Sprintf("%s/d0/s%d", root, i))
+	}
+	v := watch(t, tree)
+	early := 0
+	for i := range rounds {
+		old, now := fmt.Sprintf("d%d", i), fmt.Sprintf("d%d", i+1)
+		must(t, os.Rename(filepath.Join(root, old), filepath.Join(root, now)))
+		hints := v.settle()
+		at := func(name string) int { return slices.Index(hints, Hint{pathOf(t, name), true}) }
+		switch {
+		case at(old) < 0 || at(now) < 0:
+			t.Fatalf("round %d: not hinted: %v", i, hints)
+		case at(old) < at(now):
+			early++ // the kernel may tell the second half late
+		}
+	}
+	if early > rounds/2 {
+		t.Errorf("%d of %d directories went before they came", early, rounds)
 	}
 }
 

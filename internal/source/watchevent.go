@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -80,8 +81,16 @@ func (w *Watcher) nameEvent(p events.Path, parent *node, ev fsnotify.Event) {
 			return
 		}
 	}
-	if !w.tree.opts.Filter.excludes(p, old != nil) {
-		w.burst.add(p, old != nil)
+	switch excluded := w.tree.opts.Filter.excludes(p, old != nil); {
+	case excluded:
+	case old != nil:
+		w.goneLast = time.Now()
+		if w.gone.empty() {
+			w.goneFirst = w.goneLast
+		}
+		w.gone.add(p, true)
+	default:
+		w.burst.add(p, false)
 	}
 }
 
