@@ -31,10 +31,11 @@ func TestMemoryLimitFollowsWhatIsInUse(t *testing.T) {
 		}
 	}
 	until(func(limit int64) bool { return limit == least })
-	body := make([]byte, used)
-	until(func(limit int64) bool { return limit >= 2*used && limit < math.MaxInt64 })
-	runtime.KeepAlive(body)
-	body = nil
+	func() {
+		body := make([]byte, used)
+		until(func(limit int64) bool { return limit >= 2*used && limit < math.MaxInt64 })
+		runtime.KeepAlive(body)
+	}()
 	until(func(limit int64) bool { return limit == least })
 }
 
