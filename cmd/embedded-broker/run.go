@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			o.Monitor = "127.0.0.1:8222"
 		}
 	}
+	defer cli.HoldBallast()()
 	release, err := c.Run.Hold()
 	if err != nil {
 		return err

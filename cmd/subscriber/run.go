@@ -100,6 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("--protect: %w", err)
 	}
 	if k.Command() == "run" {
+		defer cli.HoldBallast()()
 		release, err := c.Hold()
 		if err != nil {
 			return err

@@ -224,14 +224,15 @@ func (t *Tree) linkTemp(tmp *temp, e *events.Entry, room *[]byte) bool {
 		if int64(cap(*room)) < e.Size {
 			*room = make([]byte, e.Size)
 		}
-		body, now := (*room)[:e.Size], stat{}
+		body := (*room)[:e.Size]
 		if _, err = f.ReadAt(body, 0); err == nil && events.Sum(body) != e.Digest {
 			err = events.ErrDigest
 		}
-		if err == nil {
-			if now, err = f.stat(); err == nil && !now.same(st) {
-				err = errGone
-			}
+	}
+	if err == nil {
+		var now stat
+		if now, err = f.stat(); err == nil && !now.same(st) {
+			err = errGone
 		}
 	}
 	if err == nil {
