@@ -47,6 +47,7 @@ var works = []work{
 			return os.RemoveAll(filepath.Join(q.trees.Source, moved))
 		}}, nil
 	}},
+	{name: "rest", run: (*sequence).rest},
 	{name: "large", change: func(q *sequence) (rig.Change, error) {
 		put, err := q.trees.Replace(large, func(f *os.File) error {
 			_, err := io.Copy(f, rig.Content("random", 3, int64(q.Size)))
@@ -67,7 +68,6 @@ var works = []work{
 		more, err := io.ReadAll(rig.Content("random", 4, 4<<10))
 		return rig.Change{Present: []string{large}, Apply: func(context.Context) error { return q.trees.Append(large, more) }}, err
 	}},
-	{name: "rest", run: (*sequence).rest},
 	{name: "back", run: (*sequence).back},
 	{name: "upload", run: (*sequence).upload},
 	{name: "behind", run: (*sequence).behind},
@@ -119,12 +119,12 @@ func (c *command) rows(b base) []row {
 		{"directory", "seconds", fmt.Sprintf("new directory of %d files", b.share(5064))},
 		{"rename", "seconds", "rename of that directory"},
 		{"remove", "seconds", "rm -r of it"},
-		{"large", "seconds", fmt.Sprintf("new %v file", c.Size)},
-		{"insert", "seconds", "one byte inserted at its front"},
-		{"append", "seconds", "4 KiB appended to it"},
 		{"rest", "cpu", fmt.Sprintf("at rest, CPU of %g s (all processes)", c.Rest.Seconds())},
 		{"rest", "files", "files and directories written meanwhile"},
 		{"rest", "written", "bytes written to the disk meanwhile"},
+		{"large", "seconds", fmt.Sprintf("new %v file", c.Size)},
+		{"insert", "seconds", "one byte inserted at its front"},
+		{"append", "seconds", "4 KiB appended to it"},
 		{"back", "seconds", fmt.Sprintf("node back after %d rounds over %d files", rounds, b.share(1000))},
 		{"upload", "seconds", fmt.Sprintf("new %v file, beside pages", c.Upload)},
 		{"upload", "p50", fmt.Sprintf("4 KiB page during that upload of %v", c.Upload)},
