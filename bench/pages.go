@@ -24,6 +24,7 @@ type pages struct {
 	text  io.Reader
 
 	written int
+	looks   int
 	open    []*page // those that some node was not seen to have, in order
 	took    []time.Duration
 }
@@ -34,7 +35,7 @@ const pagePause = 100 * time.Millisecond
 // A page is one that is on its way.
 type page struct {
 	rig.Wanted
-	since   time.Time // it was about to be written
+	since   time.Time // it was due to be written: a writer that has to wait for a disk waits for us
 	lacking []string  // nodes
 }
 
@@ -55,11 +56,10 @@ func (q *sequence) during(ctx context.Context, nodes []string, dir string, run f
 
 func (p *pages) run(ctx context.Context, ended <-chan struct{}) error {
 	for next := time.Now(); ended != nil || len(p.open) > 0; {
-		if now := time.Now(); ended != nil && !now.Before(next) {
-			if err := p.write(ctx); err != nil {
+		for ; ended != nil && !time.Now().Before(next); next = next.Add(pagePause) {
+			if err := p.write(ctx, next); err != nil {
 				return err
 			}
-			next = now.Add(pagePause)
 		}
 		p.look()
 		if len(p.open) > 0 && time.Since(p.open[0].since) > p.q.Patience {
@@ -78,13 +78,12 @@ func (p *pages) run(ctx context.Context, ended <-chan struct{}) error {
 
 // write writes a page, and has the system carry it if that does not happen by
 // itself.
-func (p *pages) write(ctx context.Context) error {
+func (p *pages) write(ctx context.Context, since time.Time) error {
 	body := make([]byte, 4<<10)
 	if _, err := io.ReadFull(p.text, body); err != nil {
 		return err
 	}
 	path := filepath.Join(p.dir, fmt.Sprintf("p%d.html", p.written))
-	since := time.Now()
 	if err := os.WriteFile(filepath.Join(p.q.trees.Source, path), body, 0o644); err != nil {
 		return err
 	}
@@ -97,16 +96,15 @@ func (p *pages) write(ctx context.Context) error {
 	return p.q.system.carry(ctx, rig.Change{Present: []string{path}})
 }
 
-// look crosses off what is there, and gives up at the fourth page that is not, so
-// that looking costs next to nothing while nothing comes.
+// look crosses off what is there. Pages that are late by a second are looked at
+// every 32nd time only: many of them would cost what the system needs.
 func (p *pages) look() {
-	missing := 0
+	p.looks++
 	p.open = slices.DeleteFunc(p.open, func(one *page) bool {
-		if missing == 4 {
+		if time.Since(one.since) > time.Second && p.looks%32 != 0 {
 			return false
 		}
 		if one.lacking = slices.DeleteFunc(one.lacking, one.At); len(one.lacking) > 0 {
-			missing++
 			return false
 		}
 		p.took = append(p.took, time.Since(one.since))

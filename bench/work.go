@@ -193,6 +193,13 @@ func (q *sequence) log(ctx context.Context) error {
 // they write. The bytes are those that the kernel counts for a disk: in memory
 // there are none to count, and nothing is said of them.
 func (q *sequence) rest(ctx context.Context) error {
+	calm, err := q.quiet(ctx)
+	if err != nil {
+		return err
+	}
+	if !calm {
+		q.add("rest", "busy", 1)
+	}
 	kind, err := rig.FileSystem(q.trees.Dir)
 	if err != nil {
 		return err

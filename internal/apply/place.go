@@ -62,6 +62,9 @@ func (g *group) place(s *Staged) (Outcome, error) {
 		g.takeBack(kept)
 		return 0, err
 	}
+	if st.ino != 0 && s.e.From != nil {
+		_ = t.tmp.remove(s.temp.name, false) // rename(2) leaves it if p is a name of that file already
+	}
 	g.used(s)
 	if st.ino == 0 {
 		return Created, nil

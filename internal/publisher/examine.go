@@ -255,8 +255,9 @@ func (ex *examiner) publishPart(ctx context.Context) error {
 	}
 	pl.before += len(part.changes)
 	for _, c := range part.changes {
-		if path := c.meta.Entry.Path; c.meta.Entry.Kind != events.Dir && !ex.asked[path] && ex.index.Has(path) {
-			delete(ex.planned, path)
+		e := &c.meta.Entry
+		if e.Kind != events.Dir && !ex.asked[e.Path] && ex.index.Matches(ex.index.Get(e.Path), e) {
+			delete(ex.planned, e.Path)
 		}
 	}
 	pl.changes = append(pl.changes[:0], root...)

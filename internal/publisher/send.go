@@ -75,6 +75,9 @@ func (s *session) publish(ctx context.Context, pl plan) (sent, error) {
 
 // publishPart publishes a part of a plan that is still being made.
 func (s *session) publishPart(ctx context.Context, part plan) error {
+	if err := s.sameStream(ctx); err != nil {
+		return err // what is published now would hide that it went back
+	}
 	sent, err := s.publishChanges(ctx, &part)
 	s.logPublished(sent, part.before+len(part.changes))
 	return err

@@ -38,4 +38,9 @@ func (b *burst) take() []Hint {
 	return hints
 }
 
+func (b *burst) has(p events.Path) bool {
+	_, ok := b.at[p]
+	return ok
+}
+
 func (b *burst) empty() bool { return len(b.hints) == 0 }

@@ -239,6 +239,15 @@ const (
 	goneCap  = time.Second
 )
 
+// went notes that a directory went.
+func (w *Watcher) went(p events.Path) {
+	w.goneLast = time.Now()
+	if w.gone.empty() {
+		w.goneFirst = w.goneLast
+	}
+	w.gone.add(p, true)
+}
+
 // flush hands on what was collected: hints, then the state, then the word that
 // they were.
 //

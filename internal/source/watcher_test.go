@@ -67,7 +67,9 @@ func TestRenamedDirectoryComesBeforeItGoes(t *testing.T) {
 		old, now := fmt.Sprintf("d%d", i), fmt.Sprintf("d%d", i+1)
 		must(t, os.Rename(filepath.Join(root, old), filepath.Join(root, now)))
 		hints := v.settle()
-		at := func(name string) int { return slices.Index(hints, Hint{pathOf(t, name), true}) }
+		at := func(name string) int {
+			return slices.IndexFunc(hints, func(h Hint) bool { return h.Path == pathOf(t, name) })
+		}
 		switch {
 		case at(old) < 0 || at(now) < 0:
 			t.Fatalf("round %d: not hinted: %v", i, hints)

@@ -3,7 +3,6 @@ package source
 import (
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -84,11 +83,8 @@ func (w *Watcher) nameEvent(p events.Path, parent *node, ev fsnotify.Event) {
 	switch excluded := w.tree.opts.Filter.excludes(p, old != nil); {
 	case excluded:
 	case old != nil:
-		w.goneLast = time.Now()
-		if w.gone.empty() {
-			w.goneFirst = w.goneLast
-		}
-		w.gone.add(p, true)
+		w.went(p)
+	case w.gone.has(p) && !ev.Has(fsnotify.Create): // the directory's own watch tells it again
 	default:
 		w.burst.add(p, false)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	resetTimeout = 2 * time.Second        // for one request
+	resetTimeout = 2 * time.Second        // for the first request
 	resetPause   = 100 * time.Millisecond // before the next one
 )
 
@@ -137,15 +137,16 @@ func (k *Consumer) reset(ctx context.Context, seq uint64) error {
 	req := struct {
 		Seq uint64 `json:"seq,omitempty"`
 	}{seq}
-	ask := func() error {
-		ctx, done := context.WithTimeoutCause(ctx, resetTimeout, ErrUnavailable)
+	ask := func(timeout time.Duration) error {
+		ctx, done := context.WithTimeoutCause(ctx, timeout, ErrUnavailable)
 		defer done()
 		return k.c.api(ctx, "CONSUMER.RESET."+streamName(k.site)+"."+k.node, req, &resp)
 	}
 	// A leader that loses its office in the midst of it drops the request
 	// without a word. The same request again leads to the same place.
-	for end := time.Now().Add(apiTimeout); ; {
-		err := k.gone(ctx, ask())
+	end := time.Now().Add(apiTimeout)
+	for timeout := resetTimeout; ; timeout *= 2 { // it may be a slow one, too
+		err := k.gone(ctx, ask(timeout))
 		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil || time.Now().After(end) {
 			return err
 		}

@@ -42,11 +42,12 @@ func (m many) Snapshot(_ context.Context, site events.Site, fn func(uint64, stri
 // A node that compares its tree has an entry of each path in memory.
 func TestSnapshotIsSmall(t *testing.T) {
 	const n, most = 20000, 330
-	live := func() uint64 {
+	live := func() int64 {
 		runtime.GC()
+		runtime.GC() // what pools and cleanups held
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
+		return int64(m.HeapAlloc)
 	}
 	before := live()
 	s, _, err := takeSnapshot(t.Context(), many{tb: t, n: n}, "web", func(_ uint64, subject string) { t.Errorf("refused: %s", subject) })

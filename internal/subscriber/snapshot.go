@@ -76,7 +76,7 @@ func (s snapshot) after(p events.Path) snapshot {
 	if found {
 		i++
 	}
-	return s[i:]
+	return slices.Clone(s[i:]) // and not all in memory
 }
 
 func (s snapshot) find(p events.Path) (i int, found bool) {
