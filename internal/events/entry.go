@@ -94,14 +94,10 @@ type Entry struct {
 	Epoch        uint64
 }
 
-// Detach gives e strings of its own, to be kept: those that [Decode] returns
-// are parts of the header, which they keep in memory.
-func (e *Entry) Detach() {
-	e.Path.s, e.Target = strings.Clone(e.Path.s), strings.Clone(e.Target)
+// Intern has the names of e's owner share their memory with those of all entries
+// that do so: there are few names and many entries to keep.
+func (e *Entry) Intern() {
 	e.Owner, e.Group = unique.Make(e.Owner).Value(), unique.Make(e.Group).Value()
-	if e.From != nil {
-		e.From = &Path{strings.Clone(e.From.s)}
-	}
 }
 
 // noID is what chown(2) reads as "leave as it is".

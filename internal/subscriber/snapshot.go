@@ -29,7 +29,7 @@ func takeSnapshot(ctx context.Context, from Stream, site events.Site, refused fu
 			refused(seq, subject)
 			return nil
 		}
-		e.Detach()
+		e.Intern()
 		s = append(s, &known{seq: seq, entry: e})
 		return nil
 	})
