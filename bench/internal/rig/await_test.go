@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestAwait shows that every path counts, by its kind, size and time, or by its
@@ -21,14 +23,19 @@ func TestAwait(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	link := func(root string) {
+		t.Helper()
+		name, times := filepath.Join(root, "link"), []unix.Timespec{unix.NsecToTimespec(when.UnixNano()), unix.NsecToTimespec(when.UnixNano())}
+		if err := errors.Join(os.Symlink("c", name), unix.UtimesNanoAt(unix.AT_FDCWD, name, times, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, name := range []string{"d/a", "d/e/b", "c"} {
 		for _, root := range append(nodes, source) {
 			put(root, name, "text", when)
 		}
 	}
-	if err := os.Symlink("c", filepath.Join(source, "link")); err != nil {
-		t.Fatal(err)
-	}
+	link(source)
 	all, err := Everything(source, "d", "link")
 	if err != nil || len(all) != 5 {
 		t.Fatalf("%v, %v", all, err)
@@ -37,9 +44,7 @@ func TestAwait(t *testing.T) {
 
 	last := nodes[1]
 	for _, root := range nodes {
-		if err := os.Symlink("c", filepath.Join(root, "link")); err != nil {
-			t.Fatal(err)
-		}
+		link(root)
 	}
 	if err := Await(t.Context(), nodes, all); err != nil {
 		t.Fatal(err)
@@ -59,9 +64,7 @@ func TestAwait(t *testing.T) {
 		}
 		os.RemoveAll(filepath.Join(last, "gone"))
 		os.Remove(filepath.Join(last, "link"))
-		if err := os.Symlink("c", filepath.Join(last, "link")); err != nil {
-			t.Fatal(err)
-		}
+		link(last)
 		put(last, "d/a", "text", when)
 		put(last, "d/e/b", "text", when)
 	}
