@@ -8,12 +8,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"treecast/bench/internal/rig"
 	"treecast/internal/cli"
@@ -243,16 +240,12 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 
 // about says what is measured with what.
 func (b *bench) about(ctx context.Context) ([]string, error) {
-	fs, err := rig.FileSystem(b.work)
+	machine, err := rig.Machine(b.work)
 	if err != nil {
 		return nil, err
 	}
-	var host unix.Utsname
-	if err := unix.Uname(&host); err != nil {
-		return nil, err
-	}
 	lines := []string{
-		fmt.Sprintf("%s, Linux %s, %d CPUs; trees and stores on %s", time.Now().UTC().Format(time.DateOnly), unix.ByteSliceToString(host.Release[:]), runtime.NumCPU(), fs),
+		machine,
 		fmt.Sprintf("%d nodes, rounds: %d (median, lowest–highest), tree: %d files, %v", b.Nodes, b.Rounds, len(b.base.files), rig.Size(b.base.sizeBytes)),
 	}
 	commands := [][]string{{filepath.Join(b.bin, "publisher"), "--version"}, {"rsync", "--version"}}
@@ -281,24 +274,9 @@ func (b *bench) about(ctx context.Context) ([]string, error) {
 
 // save writes the files of the report, if that is wanted.
 func (b *bench) save(r *report) error {
-	if b.Out == "" {
-		return nil
-	}
-	if err := os.MkdirAll(b.Out, 0o755); err != nil {
-		return err
-	}
-	for name, write := range map[string]func(io.Writer) error{
+	return rig.Save(b.Out, map[string]func(io.Writer) error{
 		"bench.md":  func(w io.Writer) error { r.write(w); return nil },
 		"bench.csv": r.writeCSV,
 		"bench.svg": newChart(r).write,
-	} {
-		f, err := os.Create(filepath.Join(b.Out, name))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }

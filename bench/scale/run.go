@@ -7,11 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"treecast/bench/internal/rig"
 	"treecast/internal/cli"
@@ -151,12 +148,8 @@ func (b *bench) measure(ctx context.Context) error {
 
 // about says what is measured with what.
 func (b *bench) about(ctx context.Context) ([]string, error) {
-	fs, err := rig.FileSystem(b.work)
+	machine, err := rig.Machine(b.work)
 	if err != nil {
-		return nil, err
-	}
-	var host unix.Utsname
-	if err := unix.Uname(&host); err != nil {
 		return nil, err
 	}
 	version, err := rig.FirstLine(ctx, filepath.Join(b.bin, "publisher"), "--version")
@@ -164,7 +157,7 @@ func (b *bench) about(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return append([]string{
-		fmt.Sprintf("%s, Linux %s, %d CPUs; trees and stores on %s", time.Now().UTC().Format(time.DateOnly), unix.ByteSliceToString(host.Release[:]), runtime.NumCPU(), fs),
+		machine,
 		fmt.Sprintf("files of %v on average; by the number of nodes %d files, by the number of files %d nodes", b.Size, fanFiles, b.ScaleNodes),
 		version,
 	}, rig.TreecastNotes()...), nil
@@ -172,23 +165,8 @@ func (b *bench) about(ctx context.Context) ([]string, error) {
 
 // save writes the files of the report, if that is wanted.
 func (b *bench) save() error {
-	if b.Out == "" {
-		return nil
-	}
-	if err := os.MkdirAll(b.Out, 0o755); err != nil {
-		return err
-	}
-	for name, write := range map[string]func(io.Writer) error{
+	return rig.Save(b.Out, map[string]func(io.Writer) error{
 		"scale.md":  func(w io.Writer) error { b.results.write(w); return nil },
 		"scale.csv": b.results.writeCSV,
-	} {
-		f, err := os.Create(filepath.Join(b.Out, name))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
