@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"treecast/internal/apply"
-	"treecast/internal/events"
 	"treecast/internal/stream"
 	"treecast/internal/transfer"
 )
@@ -27,7 +26,9 @@ type follower struct {
 	mark     apply.Watermark
 	last     uint64    // the newest message that was committed, parked or held
 	lastTime time.Time // when it was stored
-	base     uint64    // last, after a reconcile
+	base     uint64    // what was last in the stream at a reconcile, or at an empty tree's start
+	got      int       // messages that were delivered while an empty tree caught up
+	ahead    int       // those that are to come, as far as was known; 0: it has caught up
 	holdings holdings
 	fetches  *fetches
 	had      uint64    // what is at or before it and differs has drifted: it was applied once
@@ -168,56 +169,6 @@ func (f *follower) take(ctx context.Context, group []*item) error {
 	return f.recheck(ctx, doubted)
 }
 
-// recheck holds the entries of doubted paths and tries them at once: what is
-// found right is let go, what is wrong is mended. One that is on its way, or
-// held, was not applied yet, that of a path that was changed since is not in the stream
-// any more, and one in what is no directory any more waits for its tombstone.
-func (f *follower) recheck(ctx context.Context, doubted []*item) error {
-	var due []*hold
-	for _, it := range doubted {
-		void := it.delivery.Seq > f.last || f.holdings.Holds(it.delivery.Seq)
-		if !void {
-			var err error
-			if void, err = f.buried(ctx, it); err != nil {
-				return err
-			}
-		}
-		if void {
-			it.doubt.settled.Store(true)
-			continue
-		}
-		x := f.holdings.Add(it.delivery, it.entry, errDoubted)
-		x.doubt = it.doubt
-		if !f.holdings.Blocks(it.delivery.Seq, &it.entry) {
-			due = append(due, x)
-		}
-	}
-	_, err := f.try(ctx, due)
-	return err
-}
-
-// buried reports whether the stream has a newer entry that made something else
-// of a directory above it.
-func (f *follower) buried(ctx context.Context, it *item) (bool, error) {
-	for p := it.entry.Path; !p.IsRoot(); {
-		p = p.Parent()
-		d, err := f.stream.Entry(ctx, f.Site, p)
-		if err != nil {
-			return false, err
-		}
-		if d == nil || d.Seq < it.delivery.Seq {
-			continue
-		}
-		if e, err := events.Decode(f.Site, d.Subject, d.Header); err == nil && e.Kind != events.Dir {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// errDoubted holds a path that was found to differ from what was applied.
-var errDoubted = errors.New("it has changed on this node, and is looked at again")
-
 // deliver applies a group that the consumer delivered.
 func (f *follower) deliver(ctx context.Context, group []*item) error {
 	fresh := make([]*item, 0, len(group))
@@ -242,9 +193,21 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 	if err != nil {
 		return err
 	}
-	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", group[len(group)-1].delivery.Pending,
+	pending := group[len(group)-1].delivery.Pending
+	f.progress(len(group), pending)
+	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", pending,
 		"held", len(f.holdings.list), "elapsed", time.Since(start))
 	return nil
+}
+
+// progress tells how much is delivered of what an empty tree is to get.
+func (f *follower) progress(n int, pending uint64) {
+	if f.Progress == nil || f.ahead == 0 {
+		return
+	}
+	f.got += n
+	f.ahead = int(pending)
+	f.Progress(f.got, f.got+f.ahead)
 }
 
 // knows notes that a message that was stored at t is known.
@@ -266,7 +229,7 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 	at := f.holdings.Before(f.last)
 	moves := at > f.mark.Seq
 	if moves {
-		f.mark.Seq, f.mark.Time, f.mark.Lacking = at, f.lastTime, at < f.base
+		f.mark.Seq, f.mark.Time, f.mark.Lacking = at, f.lastTime, at < min(f.base, f.last)
 	}
 	if moves || f.last > f.mark.Known {
 		f.mark.Known = max(f.mark.Known, f.last)

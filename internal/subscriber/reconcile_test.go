@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -93,12 +95,33 @@ func (g *growing) Fetch(_ context.Context, _ events.Site, seqs []uint64, fn func
 // TestNothingIsFetchedTwice: what is stored while a snapshot is read comes by the
 // consumer, and by that alone.
 func TestNothingIsFetchedTwice(t *testing.T) {
+	if seq, fetched := began(t, true); seq != 3 || !slices.Equal(fetched, []uint64{1, 2, 3}) {
+		t.Errorf("the reconcile fetched %v, and the consumer begins after %d; want 1, 2, 3, and 3", fetched, seq)
+	}
+}
+
+// TestAnEmptyTreeIsNotCompared: it gets all of the stream by the consumer.
+func TestAnEmptyTreeIsNotCompared(t *testing.T) {
+	if seq, fetched := began(t, false); seq != 0 || len(fetched) > 0 {
+		t.Errorf("an empty tree fetched %v, and the consumer begins after %d; want nothing, and 0", fetched, seq)
+	}
+}
+
+// began returns where a node without a watermark begins to follow a stream that
+// grows, and what it fetched before; stands says whether something is in its root.
+func began(t *testing.T, stands bool) (seq uint64, fetched []uint64) {
+	t.Helper()
 	codec, err := events.NewCodec(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer codec.Close()
 	root := t.TempDir()
+	if stands {
+		if err := os.WriteFile(filepath.Join(root, "foreign"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tree, err := apply.Open(apply.Options{Root: root, Site: "web", Node: "b", Codec: codec})
 	if err != nil {
 		t.Fatal(err)
@@ -109,11 +132,8 @@ func TestNothingIsFetchedTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	seq, err := r.Begin(t.Context())
-	if err != nil {
+	if seq, err = r.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := []uint64{1, 2, 3}; seq != 3 || !slices.Equal(g.fetched, want) {
-		t.Errorf("the reconcile fetched %v, and the consumer begins after %d; want %v, and 3", g.fetched, seq, want)
-	}
+	return seq, g.fetched
 }

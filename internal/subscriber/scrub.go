@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -195,3 +196,53 @@ func (p *pacer) take(ctx context.Context, n int) error {
 	}
 	return ctx.Err()
 }
+
+// recheck holds the entries of doubted paths and tries them at once: what is
+// found right is let go, what is wrong is mended. One that is on its way, or
+// held, was not applied yet, that of a path that was changed since is not in the stream
+// any more, and one in what is no directory any more waits for its tombstone.
+func (f *follower) recheck(ctx context.Context, doubted []*item) error {
+	var due []*hold
+	for _, it := range doubted {
+		void := it.delivery.Seq > f.last || f.holdings.Holds(it.delivery.Seq)
+		if !void {
+			var err error
+			if void, err = f.buried(ctx, it); err != nil {
+				return err
+			}
+		}
+		if void {
+			it.doubt.settled.Store(true)
+			continue
+		}
+		x := f.holdings.Add(it.delivery, it.entry, errDoubted)
+		x.doubt = it.doubt
+		if !f.holdings.Blocks(it.delivery.Seq, &it.entry) {
+			due = append(due, x)
+		}
+	}
+	_, err := f.try(ctx, due)
+	return err
+}
+
+// buried reports whether the stream has a newer entry that made something else
+// of a directory above it.
+func (f *follower) buried(ctx context.Context, it *item) (bool, error) {
+	for p := it.entry.Path; !p.IsRoot(); {
+		p = p.Parent()
+		d, err := f.stream.Entry(ctx, f.Site, p)
+		if err != nil {
+			return false, err
+		}
+		if d == nil || d.Seq < it.delivery.Seq {
+			continue
+		}
+		if e, err := events.Decode(f.Site, d.Subject, d.Header); err == nil && e.Kind != events.Dir {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// errDoubted holds a path that was found to differ from what was applied.
+var errDoubted = errors.New("it has changed on this node, and is looked at again")

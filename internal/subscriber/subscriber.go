@@ -53,9 +53,6 @@ type Options struct {
 const (
 	defaultReconcile = 24 * time.Hour
 	defaultScrubRate = 16 << 20
-	// tombstoneLife is how long a deletion is to be read in a stream that does
-	// not say it. A node that was away longer compares the whole tree.
-	tombstoneLife = 30 * 24 * time.Hour
 )
 
 func (o *Options) applyOptions(codec *events.Codec) apply.Options {
@@ -138,9 +135,6 @@ func (s *subscriber) close() error {
 	return s.tree.Close()
 }
 
-// ErrUnvouched reports a stream that says what was true once.
-var ErrUnvouched = errors.New("the tree stays as it is until a publisher has compared the stream with the source")
-
 // ErrRootReplaced reports that the root is not the directory any more that is
 // kept: what is applied is not what is served.
 var ErrRootReplaced = errors.New("the root directory was replaced")
@@ -167,6 +161,11 @@ func watchRoot(ctx context.Context, root string, was os.FileInfo) error {
 // gotGoing is how long a session lasts that had got going.
 const gotGoing = 10 * time.Second
 
+// untilStream is the longest between two looks for a stream that is not there: a
+// node that waits for its site's first publisher is to have what that sends
+// while it sends it.
+const untilStream = 250 * time.Millisecond
+
 // run is one session after the other: each finds out where the node stands. After
 // one that did not get going it waits longer than after the one before.
 func (s *subscriber) run(ctx context.Context) error {
@@ -183,11 +182,14 @@ func (s *subscriber) run(ctx context.Context) error {
 			continue
 		case errors.Is(err, stream.ErrAuth), errors.Is(err, stream.ErrServer):
 			return err
-		case errors.Is(err, stream.ErrNoStream):
+		}
+		delay := stream.Backoff(attempt)
+		if errors.Is(err, stream.ErrNoStream) {
 			err = fmt.Errorf("%w; the publisher makes it: does it run, and is this its site?", err)
+			delay = min(delay, untilStream)
 		}
 		s.wait(err.Error())
-		if err := pause(ctx, stream.Backoff(attempt)); err != nil {
+		if err := pause(ctx, delay); err != nil {
 			return err
 		}
 	}
@@ -228,17 +230,6 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
-
-// A need says why a session begins with a reconcile though the watermark fits.
-type need string
-
-const (
-	notNeeded   need = ""
-	foreignOnly need = "the stream was sealed: what is foreign can be told now"
-	unmended    need = "the last one left large files to be fetched, or what failed"
-	expired     need = "it is as long ago as deletions are kept: some may have been missed"
-	whole       need = "it is time to"
-)
 
 var (
 	// errDue ends a session whose tree is to be compared again.
@@ -294,121 +285,11 @@ func (s *subscriber) session(ctx context.Context) error {
 	return err
 }
 
-// begin finds out where in the stream the tree stands, reconciles if that cannot
-// be told or is needed, and returns what follows after its last message.
-func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, error) {
-	mark, ok := s.tree.Watermark()
-	lease, newer, err := s.history(ctx, mark)
-	if err != nil {
-		return nil, err
-	}
-	if mark.Lacking && s.needed == notNeeded {
-		s.needed = unmended
-	}
-	if err := s.believable(ctx, mark, info, lease, newer); err != nil {
-		return nil, err
-	}
-	f := newFollower(s, mark)
-	if why := unfit(mark, ok, s.Site, info, lease, newer); s.needed != notNeeded || why != "" {
-		// What we applied ourselves is read by the scrub, which has time.
-		if why == "" {
-			f.had = mark.Seq
-		}
-		if err := f.reconcile(ctx, cmp.Or(why, string(s.needed)), why != ""); err != nil {
-			return nil, err
-		}
-		s.needed, s.reconciled = notNeeded, time.Now()
-	} else {
-		s.status.follow(mark, nil)
-	}
-	s.ConfirmDelete = false // it was of the first time
-	return f, nil
-}
-
-// knownFor is for how long a deletion is surely to be read in the stream.
-func knownFor(info stream.Info) time.Duration {
-	life := cmp.Or(info.TombstoneTTL, tombstoneLife)
-	return life - life/16
-}
-
 // How much a node asks for at once; a group is no larger either.
 const (
 	pullMessages = 1000
 	pullBytes    = 16 << 20
 )
-
-// unfit says why the watermark does not tell where in the stream the tree
-// stands; "" if it does.
-func unfit(mark apply.Watermark, ok bool, site events.Site, info stream.Info, lease, newer uint64) string {
-	switch {
-	case !ok:
-		return "the tree has no watermark"
-	case mark.Site != site:
-		return fmt.Sprintf("the tree was of site %s", mark.Site)
-	case info.Now.Sub(mark.Time) > knownFor(info):
-		return "the node was away longer than deletions are kept"
-	}
-	return moved(mark, info, lease, newer)
-}
-
-// moved says why the stream is not the one that the watermark is of; "" if it
-// is.
-func moved(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
-	if !mark.Stream.Equal(info.Created) {
-		return "the stream is another one"
-	}
-	return wentBack(mark, info, lease, newer)
-}
-
-// wentBack says how the stream that the watermark is of lost what the node knew;
-// "" if it did not, or is another one.
-func wentBack(mark apply.Watermark, info stream.Info, lease, newer uint64) string {
-	known := max(mark.Seq, mark.Known)
-	switch {
-	case !mark.Stream.Equal(info.Created):
-		return ""
-	case known > info.LastSeq:
-		return fmt.Sprintf("the stream went back from %d to %d", known, info.LastSeq)
-	case lease <= known && lease > mark.Epoch:
-		return fmt.Sprintf("the stream went back, and on: the lease %d is new to us, who are at %d", lease, known)
-	case newer != 0 && newer <= known:
-		return fmt.Sprintf("the stream went back, and on: message %d came later than what we know, who are at %d", newer, known)
-	}
-	return ""
-}
-
-// history returns what tells whether the stream is still the one that the
-// watermark is of: the newest lease, and the first message that was stored after
-// all that the watermark knows of; 0 if there is none.
-func (s *subscriber) history(ctx context.Context, mark apply.Watermark) (lease, newer uint64, err error) {
-	if lease, err = s.stream.LeaseSeq(ctx, s.Site); err != nil || mark.Last.IsZero() {
-		return lease, 0, err
-	}
-	newer, err = s.stream.FirstAfter(ctx, s.Site, mark.Last)
-	return lease, newer, err
-}
-
-// believable returns ErrUnvouched if the stream went back and no publisher has
-// scanned the source since. Until then it says what was true once: it lacks files
-// that are here and at the source, and has their tombstones.
-func (s *subscriber) believable(ctx context.Context, mark apply.Watermark, info stream.Info, lease, newer uint64) error {
-	why := wentBack(mark, info, lease, newer)
-	if why == "" {
-		return nil
-	}
-	root, err := s.stream.Entry(ctx, s.Site, events.Path{})
-	if err == nil && !vouches(root, mark) {
-		err = fmt.Errorf("%s; %w", why, ErrUnvouched)
-	}
-	return err
-}
-
-// vouches reports whether the root's entry came after all that the node knew, and
-// so from a publisher that has scanned the source since: by its time, or, for a
-// server's clock may have been set back, by its number.
-func vouches(root *stream.Delivery, mark apply.Watermark) bool {
-	return root != nil && (root.Time.After(mark.Last) || root.Seq > max(mark.Seq, mark.Known))
-}
 
 // watchStream looks at the stream after each reconnect.
 func (s *subscriber) watchStream(ctx context.Context) error {
