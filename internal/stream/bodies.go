@@ -51,8 +51,8 @@ const (
 
 // Get fetches objects and calls fn with each one's place in digests, its data
 // as it is stored, and whether that is compressed: from one goroutine at a time
-// and in no particular order. data is fn's to keep. At most about 16 MiB, or
-// one object, wait for fn, which may block. Whether data is what its name says
+// and in no particular order. data is fn's until it returns. At most about 16 MiB,
+// or one object, wait for fn, which may block. Whether data is what its name says
 // is for the caller to find out.
 //
 // What the bucket does not have, or not all of, is looked for once more and then
@@ -173,8 +173,9 @@ func (g *getting) fetch(ctx context.Context, metas []meta) error {
 				return err
 			}
 			defer r.close()
+			var room []byte
 			for o := range objects {
-				if err := g.one(ctx, r, o); err != nil {
+				if room, err = g.one(ctx, r, o, room); err != nil {
 					return err
 				}
 			}
@@ -184,43 +185,46 @@ func (g *getting) fetch(ctx context.Context, metas []meta) error {
 	return group.Wait()
 }
 
-// one gets one object and hands it over.
-func (g *getting) one(ctx context.Context, r *directReader, o Object) error {
+// one gets one object and hands it over. It may put it into room, and returns
+// what is room for the next.
+func (g *getting) one(ctx context.Context, r *directReader, o Object, room []byte) ([]byte, error) {
 	weight := min(o.Size, getBytes)
 	if err := g.room.Acquire(ctx, weight); err != nil {
-		return err
+		return room, err
 	}
 	defer g.room.Release(weight)
-	data, err := g.b.data(ctx, r, o)
-	if err != nil || data == nil {
-		return err
+	parts, err := g.b.data(ctx, r, o)
+	if err != nil || parts == nil {
+		return room, err
+	}
+	data := parts[0]
+	if len(parts) > 1 {
+		room = slices.Grow(room[:0], int(o.Size))
+		for _, part := range parts {
+			room = append(room, part...)
+		}
+		data = room
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	places := g.places[o.Digest]
 	delete(g.places, o.Digest)
-	for n, i := range places {
+	for _, i := range places {
 		if err := ctx.Err(); err != nil {
-			return err
+			return room, err
 		}
-		mine := data
-		if n > 0 {
-			mine = slices.Clone(data)
-		}
-		if err := g.fn(i, mine, o.Compressed); err != nil {
-			return err
+		if err := g.fn(i, data, o.Compressed); err != nil {
+			return room, err
 		}
 	}
-	return nil
+	return room, nil
 }
 
 // data reads the data of one object, nil if it is not all there. Whatever the
 // meta claims, no more is allocated than what came.
-func (b *Bodies) data(ctx context.Context, r *directReader, o Object) ([]byte, error) {
-	var parts [][]byte
+func (b *Bodies) data(ctx context.Context, r *directReader, o Object) (parts [][]byte, err error) {
 	left := o.Size
 	for next, more := uint64(1), true; more && left > 0 && len(parts) < o.chunks; {
-		var err error
 		next, more, err = r.readPaced(ctx, directRequest{
 			Seq:      next,
 			Next:     dataSubject(b.site, o.nuid),
@@ -238,8 +242,5 @@ func (b *Bodies) data(ctx context.Context, r *directReader, o Object) ([]byte, e
 	if left != 0 || len(parts) != o.chunks {
 		return nil, nil
 	}
-	if len(parts) == 1 {
-		return parts[0], nil
-	}
-	return slices.Concat(parts...), nil
+	return parts, nil
 }

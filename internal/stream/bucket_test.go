@@ -79,7 +79,7 @@ func get(t *testing.T, c *Conn, digests ...events.Digest) (map[int][]byte, error
 		if got[i] != nil {
 			t.Errorf("%d comes twice", i)
 		}
-		got[i] = data
+		got[i] = slices.Clone(data)
 		return nil
 	})
 	return got, err

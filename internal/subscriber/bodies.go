@@ -17,7 +17,8 @@ import (
 type bodies struct {
 	*subscriber
 	path  events.Path
-	bytes int64 // that came
+	bytes int64  // that came
+	room  []byte // for what is unpacked
 }
 
 // Fetch is apply.Fetcher.
@@ -27,7 +28,10 @@ func (b *bodies) Fetch(ctx context.Context, chunks []events.Chunk, got func(even
 		digests[i] = c.Digest
 	}
 	return b.get(ctx, digests, func(i int, data []byte, compressed bool) error {
-		body, err := b.codec.UnpackChunk(chunks[i], data, compressed, nil)
+		if n := chunks[i].Size; compressed && int64(cap(b.room)) < n {
+			b.room = make([]byte, 0, n+n/4)
+		}
+		body, err := b.codec.UnpackChunk(chunks[i], data, compressed, b.room)
 		if err != nil {
 			return err
 		}
