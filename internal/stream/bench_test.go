@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 
@@ -105,5 +106,38 @@ func BenchmarkGet(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkFetch reads single messages of a stream whose sequence has gaps, as a
+// node does that takes a large file, or compared its tree: what one costs must
+// not grow with the stream.
+func BenchmarkFetch(b *testing.B) {
+	for _, paths := range []int{10_000, 200_000} {
+		s, c := newSite(b, func(o *server.Options) {
+			o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+			o.JetStreamMaxStore = 8 << 30
+		})
+		l := acquire(b, c, "a")
+		all := messages(b, paths, "0123456789")
+		publish(b, l, all...)
+		publish(b, l, all[paths/2:paths/2+10]...)
+		node := dial(b, s, "b")
+		for _, n := range []int{1, 1000} {
+			b.Run(fmt.Sprintf("%d of %d", n, paths), func(b *testing.B) {
+				for i := 0; b.Loop(); i++ {
+					seqs := make([]uint64, n)
+					for j := range seqs {
+						seqs[j] = uint64((i*7919+j*(paths/n/2-1))%(paths/2-100) + 2)
+					}
+					got := 0
+					err := node.Fetch(b.Context(), site, seqs, func(Delivery) error { got++; return nil })
+					if err != nil || got == 0 {
+						b.Fatal(got, err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/message")
+			})
+		}
 	}
 }

@@ -22,8 +22,8 @@ type directRequest struct {
 	Seq      uint64   `json:"seq,omitempty"`
 	Next     string   `json:"next_by_subj,omitempty"`
 	Last     []string `json:"multi_last,omitempty"`
-	Batch    int      `json:"batch"`
-	MaxBytes int      `json:"max_bytes"`
+	Batch    int      `json:"batch,omitempty"`
+	MaxBytes int      `json:"max_bytes,omitempty"`
 }
 
 // A directReader reads stored messages in batches, without a consumer. It is
@@ -99,9 +99,13 @@ func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next u
 		default:
 			return next, false, fmt.Errorf("%w: direct get: %s %s", ErrServer, code, text)
 		}
-		d, before, err := directDelivery(msg)
+		d, err := directDelivery(msg)
 		if err != nil {
 			return next, false, err
+		}
+		before, err := strconv.ParseUint(lastOf(msg.Header, "Nats-Last-Sequence"), 10, 64)
+		if err != nil {
+			return next, false, fmt.Errorf("%w: direct get: %w", ErrServer, errNotStored)
 		}
 		if before != last || d.Seq < next {
 			return next, false, fmt.Errorf("%w: a gap in a batch: %d after %d", ErrUnavailable, d.Seq, last)
@@ -115,18 +119,16 @@ func (r *directReader) read(req directRequest, fn func(*Delivery) error) (next u
 
 var errNotStored = errors.New("not a stored message")
 
-// directDelivery also returns the sequence that the server sent before.
-func directDelivery(msg *nats.Msg) (d *Delivery, before uint64, err error) {
+func directDelivery(msg *nats.Msg) (*Delivery, error) {
 	seq, errSeq := strconv.ParseUint(lastOf(msg.Header, jetstream.SequenceHeader), 10, 64)
 	at, errTime := time.Parse(time.RFC3339Nano, lastOf(msg.Header, jetstream.TimeStampHeaer))
-	before, errBefore := strconv.ParseUint(lastOf(msg.Header, "Nats-Last-Sequence"), 10, 64)
 	subject := lastOf(msg.Header, jetstream.SubjectHeader)
-	if errSeq != nil || errTime != nil || errBefore != nil || subject == "" {
-		return nil, 0, fmt.Errorf("%w: direct get: %w", ErrServer, errNotStored)
+	if errSeq != nil || errTime != nil || subject == "" {
+		return nil, fmt.Errorf("%w: direct get: %w", ErrServer, errNotStored)
 	}
-	d = newDelivery(msg)
+	d := newDelivery(msg)
 	d.Seq, d.Time, d.Subject = seq, at, subject
-	return d, before, nil
+	return d, nil
 }
 
 // lastOf returns the last value of a header: the server adds its own after

@@ -2,18 +2,30 @@ package stream
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
 
 	"treecast/internal/events"
 )
 
-// fetchGap is how far apart two wanted sequences may be to be asked for in one
-// request: what lies between is transferred too.
-const fetchGap = 16
+// Of what is fetched at most so many messages are asked for ahead, and as far as
+// can be told from those before, no more bytes than those of a batch.
+const (
+	mostAsked     = 128
+	presumedBytes = 256 << 10 // of a message, before the first is there
+)
 
 // Fetch calls fn with the whole messages of these sequences, in their order.
-// Those that are superseded are left out. At most 4 MiB and one message are
-// read ahead of fn, which may block.
+// Those that are superseded are left out. What is read ahead of fn, which may
+// block, is about 4 MiB, and at most 128 messages.
+//
+// Each is a request of its own: the server counts what is left in the stream for
+// each batch, path by path.
 //
 // Errors are *[OpError] with fn's own, [ErrNoStream], [ErrDenied],
 // [ErrDisconnected], [ErrUnavailable] or ctx's own.
@@ -27,7 +39,10 @@ func (c *Conn) Fetch(ctx context.Context, site events.Site, seqs []uint64, fn fu
 	}
 	seqs = slices.Clone(seqs)
 	slices.Sort(seqs)
-	f := &fetch{c: c, site: site, replicated: info.Replicas > 1, want: slices.Compact(seqs), fn: fn}
+	f := &fetch{
+		c: c, site: site, replicated: info.Replicas > 1, want: slices.Compact(seqs), fn: fn,
+		got: make(map[uint64]*Delivery), meanBytes: presumedBytes,
+	}
 	return failed("fetch", site, f.run(ctx))
 }
 
@@ -35,64 +50,100 @@ type fetch struct {
 	c          *Conn
 	site       events.Site
 	replicated bool
-	want       []uint64 // ascending, each once
+	want       []uint64             // ascending, each once: those that fn has not had
+	asked      int                  // of want
+	got        map[uint64]*Delivery // answers of asked, nil: there is no such message
+	meanBytes  int64                // of the messages that came
 	fn         func(Delivery) error
 }
 
 func (f *fetch) run(ctx context.Context) error {
-	r, err := f.c.openDirect(ctx, streamName(f.site))
+	subject := "DIRECT.GET." + streamName(f.site)
+	in, err := f.c.openInbox(ctx, idleTimeout, exactly(apiPrefix+subject))
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer in.close()
 	for len(f.want) > 0 {
-		run := 1
-		for run < len(f.want) && run < directBatch && f.want[run]-f.want[run-1] <= fetchGap {
-			run++
-		}
-		next, more, err := r.readPaced(ctx, directRequest{Seq: f.want[0], Batch: run, MaxBytes: directBytes},
-			func(d *Delivery) error { return f.take(ctx, d) })
-		if err != nil {
-			return err
-		}
-		// What is older than the last one received is superseded; if there is
-		// nothing more, so is the rest.
-		for len(f.want) > 0 && (f.want[0] < next || !more) {
-			if err := f.missing(ctx); err != nil {
+		for f.asked < len(f.want) && (f.asked == 0 || f.asked < f.ahead()) {
+			if err := f.c.pace.wait(ctx, 0); err != nil {
 				return err
 			}
+			if err := in.requestAs(strconv.FormatUint(f.want[f.asked], 10), f.c, subject, directRequest{Seq: f.want[f.asked]}); err != nil {
+				return err
+			}
+			f.asked++
+		}
+		if err := f.receive(in); err != nil {
+			return err
+		}
+		if err := f.pass(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// take passes on d if it is wanted.
-func (f *fetch) take(ctx context.Context, d *Delivery) error {
-	for len(f.want) > 0 && f.want[0] < d.Seq {
-		if err := f.missing(ctx); err != nil {
+// ahead is how many messages to have asked for.
+func (f *fetch) ahead() int {
+	return int(min(int64(f.c.pace.most(directBytes))/f.meanBytes, mostAsked))
+}
+
+// receive takes one answer, of any of the messages that were asked for.
+func (f *fetch) receive(in *inbox) error {
+	msg, err := in.next()
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = f.c.nobody(in.ctx, streamName(f.site))
+	}
+	if err != nil {
+		return err
+	}
+	f.c.pace.got(0, int64(msg.Size()))
+	seq, err := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: direct get: answer on %q", ErrServer, msg.Subject)
+	}
+	switch code, text := status(msg); code {
+	case "":
+	case "404":
+		f.got[seq] = nil
+		return nil
+	default:
+		return fmt.Errorf("%w: direct get: %s %s", ErrServer, code, text)
+	}
+	d, err := directDelivery(msg)
+	if err != nil {
+		return err
+	}
+	f.meanBytes += (int64(msg.Size()) - f.meanBytes) / 8
+	f.got[seq] = d
+	return nil
+}
+
+// pass calls fn with what has come, as far as that is in order.
+func (f *fetch) pass(ctx context.Context) error {
+	for len(f.want) > 0 {
+		seq := f.want[0]
+		d, ok := f.got[seq]
+		if !ok {
+			return nil
+		}
+		delete(f.got, seq)
+		f.want, f.asked = f.want[1:], f.asked-1
+		if d == nil && f.replicated { // or else it came from a replica that lags
+			var err error
+			if d, err = f.c.leaderGet(ctx, streamName(f.site), map[string]any{"seq": seq}); err != nil {
+				return err
+			}
+		}
+		if d == nil {
+			continue
+		}
+		if err := f.fn(*d); err != nil {
 			return err
 		}
 	}
-	if len(f.want) == 0 || f.want[0] != d.Seq {
-		return nil
-	}
-	f.want = f.want[1:]
-	return f.fn(*d)
-}
-
-// missing deals with a sequence that was not in an answer: superseded, unless
-// it came from a replica that lags behind the leader.
-func (f *fetch) missing(ctx context.Context) error {
-	seq := f.want[0]
-	f.want = f.want[1:]
-	if !f.replicated {
-		return nil
-	}
-	d, err := f.c.leaderGet(ctx, streamName(f.site), map[string]any{"seq": seq})
-	if err != nil || d == nil {
-		return err
-	}
-	return f.fn(*d)
+	return nil
 }
 
 // Entry returns the newest message of path, as the stream's leader has it; nil

@@ -138,12 +138,13 @@ func (c *Conn) nobody(ctx context.Context, stream string) error {
 
 // An inbox receives the many messages of one reply.
 type inbox struct {
-	sub    *nats.Subscription
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer // ends ctx where nothing comes for idle
-	idle   time.Duration
-	done   func()
+	subject string // before a dot and a name
+	sub     *nats.Subscription
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer // ends ctx where nothing comes for idle
+	idle    time.Duration
+	done    func()
 }
 
 // openInbox subscribes to a subject of ours. Its reads end with ctx, the
@@ -152,7 +153,8 @@ type inbox struct {
 // caller limits what it asks for.
 func (c *Conn) openInbox(ctx context.Context, idle time.Duration, concern func(string) bool) (*inbox, error) {
 	ctx, done := c.guard(ctx, 0, concern)
-	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
+	subject := c.nc.NewInbox()
+	sub, err := c.nc.SubscribeSync(subject + ".*")
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1)
 	}
@@ -160,7 +162,7 @@ func (c *Conn) openInbox(ctx context.Context, idle time.Duration, concern func(s
 		done()
 		return nil, translate(ctx, err)
 	}
-	in := &inbox{sub: sub, idle: idle, done: done}
+	in := &inbox{subject: subject, sub: sub, idle: idle, done: done}
 	in.ctx, in.cancel = context.WithCancelCause(ctx)
 	in.timer = time.AfterFunc(idle, func() { in.cancel(ErrUnavailable) })
 	in.timer.Stop()
@@ -169,11 +171,16 @@ func (c *Conn) openInbox(ctx context.Context, idle time.Duration, concern func(s
 
 // request sends one request whose answers come to the inbox.
 func (in *inbox) request(c *Conn, subject string, req any) error {
+	return in.requestAs("0", c, subject, req)
+}
+
+// requestAs is request; name, one token, ends the subjects of the answers.
+func (in *inbox) requestAs(name string, c *Conn, subject string, req any) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return err
 	}
-	return translate(in.ctx, c.nc.PublishRequest(apiPrefix+subject, in.sub.Subject, body))
+	return translate(in.ctx, c.nc.PublishRequest(apiPrefix+subject, in.subject+"."+name, body))
 }
 
 // next waits for a message.

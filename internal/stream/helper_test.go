@@ -162,7 +162,7 @@ func acquire(t testing.TB, c *Conn, host string) *Lease {
 	return l
 }
 
-func path(t *testing.T, s string) events.Path {
+func path(t testing.TB, s string) events.Path {
 	t.Helper()
 	p, err := events.ParsePath(s)
 	if err != nil {
@@ -171,14 +171,14 @@ func path(t *testing.T, s string) events.Path {
 	return p
 }
 
-func message(t *testing.T, name, body string) Message {
+func message(t testing.TB, name, body string) Message {
 	t.Helper()
 	p := path(t, name)
 	return Message{Path: p, Subject: site.Subject(p), Header: `{"path":"` + name + `"}`, Payload: []byte(body)}
 }
 
 // messages returns n of them on different paths.
-func messages(t *testing.T, n int, body string) []Message {
+func messages(t testing.TB, n int, body string) []Message {
 	t.Helper()
 	msgs := make([]Message, n)
 	for i := range msgs {
@@ -188,7 +188,7 @@ func messages(t *testing.T, n int, body string) []Message {
 }
 
 // publish wants everything stored.
-func publish(t *testing.T, l *Lease, msgs ...Message) {
+func publish(t testing.TB, l *Lease, msgs ...Message) {
 	t.Helper()
 	for i, err := range l.Publish(t.Context(), msgs) {
 		if err != nil {
