@@ -172,6 +172,9 @@ func (c *Conn) Server() string { return c.nc.ConnectedServerId() }
 // holds one; those that nobody took are one.
 func (c *Conn) Changed() <-chan struct{} { return c.changed }
 
+// BulkRate is [ConnectOptions.BulkRate].
+func (c *Conn) BulkRate() int64 { return c.pace.rate }
+
 // MaxPayload is the most bytes that the broker takes in one message.
 func (c *Conn) MaxPayload() int64 { return c.nc.MaxPayload() }
 

@@ -38,7 +38,8 @@ func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, er
 	if err := s.believable(ctx, mark, info, lease, newer); err != nil {
 		return nil, err
 	}
-	if !ok {
+	// What the consumer delivers is held to no rate.
+	if !ok && (s.conn == nil || s.conn.BulkRate() == 0) {
 		if bare, err := s.bare(ctx); err != nil {
 			return nil, err
 		} else if bare {

@@ -20,7 +20,8 @@
 // what differs, and moves what the source does not have to the trash. Large
 // bodies it leaves held, with what failed, and follows from the snapshot's end:
 // it is current for all others while they arrive. An empty tree without a watermark
-// stands before the first message, and is not compared. After a crash it compares
+// stands before the first message, and is not compared, unless it is to come at a
+// rate. After a crash it compares
 // again, without reading the files, rather than have all of that delivered.
 //
 // Beside all that the tree is read, slowly, and compared with the snapshot: a
