@@ -251,9 +251,9 @@ func (s *site) Snapshot(ctx context.Context, _ events.Site, fn func(seq uint64, 
 	}
 }
 
-func (s *site) Fetch(_ context.Context, _ events.Site, seqs []uint64, fn func(stream.Delivery) error) error {
+func (s *site) Fetch(_ context.Context, _ events.Site, wanted []stream.Wanted, fn func(stream.Delivery) error) error {
 	for _, d := range s.next(0) {
-		if slices.Contains(seqs, d.Seq) {
+		if slices.ContainsFunc(wanted, func(w stream.Wanted) bool { return w.Seq == d.Seq }) {
 			if err := fn(d); err != nil {
 				return err
 			}

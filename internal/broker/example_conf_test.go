@@ -109,7 +109,7 @@ func TestExampleConfiguration(t *testing.T) {
 	if _, err := node.Snapshot(ctx, site, func(uint64, string, string) error { seen++; return nil }); err != nil || seen != 300 {
 		t.Errorf("node's snapshot has %d: %v", seen, err)
 	}
-	if err := node.Fetch(ctx, site, []uint64{lease.LastSeq()}, func(stream.Delivery) error { seen++; return nil }); err != nil || seen != 301 {
+	if err := node.Fetch(ctx, site, []stream.Wanted{{Seq: lease.LastSeq()}}, func(stream.Delivery) error { seen++; return nil }); err != nil || seen != 301 {
 		t.Errorf("node's fetch: %v", err)
 	}
 	if err := node.PutStatus(ctx, site, "b", []byte("well")); err != nil {

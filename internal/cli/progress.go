@@ -15,7 +15,7 @@ func Progress(stderr io.Writer, what string) func(done, total int) {
 	var bar *progressbar.ProgressBar
 	last, of := 0, 0
 	return func(done, total int) {
-		if bar == nil || done < last {
+		if bar == nil || done < last || bar.IsFinished() {
 			bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(stderr), progressbar.OptionSetDescription(what),
 				progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100e6))
 		}

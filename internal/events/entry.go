@@ -157,6 +157,19 @@ func (e *Entry) checkBody() error {
 	return nil
 }
 
+// PayloadLimit is the most bytes that the payload of e's message may have; of an
+// entry that says nothing, of any.
+func (e *Entry) PayloadLimit() int64 {
+	const frame = 64 // what zstd adds to what does not shrink
+	switch {
+	case e.Kind == 0, e.Body == ChunksBody:
+		return MaxInlineBytes + frame
+	case e.Body == InlineBody:
+		return min(e.Size, MaxInlineBytes) + frame
+	}
+	return 0
+}
+
 // Same reports whether e and o want the same state of the same path: all but
 // Ctime, From, Epoch and the way of the body are equal.
 func (e *Entry) Same(o *Entry) bool {

@@ -53,20 +53,20 @@ func (c *catalog) named(ctx context.Context, moves func() int, settle func(conte
 		if err := settle(ctx); err != nil {
 			return nil, err
 		}
-		var seqs []uint64
+		var lists []stream.Wanted
 		_, err := c.conn.Snapshot(ctx, c.site, func(seq uint64, subject, header string) error {
 			e, err := events.Decode(c.site, subject, header)
 			if err != nil {
 				return fmt.Errorf("%w: message %d: %w", errUnread, seq, err)
 			}
 			if e.Body == events.ChunksBody && !read[seq] {
-				seqs = append(seqs, seq)
+				lists = append(lists, stream.Wanted{Seq: seq, Bytes: e.PayloadLimit()})
 				read[seq] = true
 			}
 			return nil
 		})
 		if err == nil {
-			err = c.conn.Fetch(ctx, c.site, seqs, func(d stream.Delivery) error { return c.add(ctx, names, &d) })
+			err = c.conn.Fetch(ctx, c.site, lists, func(d stream.Delivery) error { return c.add(ctx, names, &d) })
 		}
 		if err != nil {
 			return nil, err

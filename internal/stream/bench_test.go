@@ -126,12 +126,12 @@ func BenchmarkFetch(b *testing.B) {
 		for _, n := range []int{1, 1000} {
 			b.Run(fmt.Sprintf("%d of %d", n, paths), func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
-					seqs := make([]uint64, n)
-					for j := range seqs {
-						seqs[j] = uint64((i*7919+j*(paths/n/2-1))%(paths/2-100) + 2)
+					wanted := make([]Wanted, n)
+					for j := range wanted {
+						wanted[j] = Wanted{uint64((i*7919+j*(paths/n/2-1))%(paths/2-100) + 2), 10}
 					}
 					got := 0
-					err := node.Fetch(b.Context(), site, seqs, func(Delivery) error { got++; return nil })
+					err := node.Fetch(b.Context(), site, wanted, func(Delivery) error { got++; return nil })
 					if err != nil || got == 0 {
 						b.Fatal(got, err)
 					}

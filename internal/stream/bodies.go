@@ -217,6 +217,9 @@ func (g *getting) one(ctx context.Context, r *directReader, o Object, room []byt
 			return room, err
 		}
 	}
+	if cap(room) > 2*events.MaxChunkBytes { // a list's, or none of ours
+		room = nil
+	}
 	return room, nil
 }
 

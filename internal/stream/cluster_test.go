@@ -92,12 +92,12 @@ func TestReplicatedStream(t *testing.T) {
 			t.Errorf("snapshot by direct get has %d", len(seen))
 		}
 		publish(t, l, messages(t, 30, "y")...)
-		seqs := make([]uint64, 30)
-		for n := range seqs {
-			seqs[n] = l.LastSeq() - uint64(n)
+		wanted := make([]Wanted, 30)
+		for n := range wanted {
+			wanted[n].Seq = l.LastSeq() - uint64(n)
 		}
 		fetched := 0
-		if err := reader.Fetch(t.Context(), site, seqs, func(Delivery) error { fetched++; return nil }); err != nil || fetched != 30 {
+		if err := reader.Fetch(t.Context(), site, wanted, func(Delivery) error { fetched++; return nil }); err != nil || fetched != 30 {
 			t.Errorf("fetched %d, %v", fetched, err)
 		}
 	}

@@ -117,10 +117,11 @@ func TestFetch(t *testing.T) {
 		publish(t, l, messages(t, 100, "2")...)                                // 2 to 101 are superseded
 		publish(t, l, message(t, "large", strings.Repeat("x", 900<<10)))       // 3102
 		publish(t, l, messages(t, 20, strings.Repeat("x", 800<<10))[10:20]...) // 3103 to 3112
-		var ask, expect []uint64
+		var ask []Wanted
+		var expect []uint64
 		for seq := uint64(1); seq <= 3200; seq++ {
 			if seq%3 == 0 && seq < 1000 || seq%50 == 0 || seq > 2900 {
-				ask = append(ask, seq)
+				ask = append(ask, Wanted{seq, 900 << 10})
 				if seq > 101 && seq <= 3112 && !(seq >= 3012 && seq <= 3021) {
 					expect = append(expect, seq)
 				}
@@ -147,6 +148,37 @@ func TestFetch(t *testing.T) {
 		stop := errors.New("enough")
 		want(t, reader.Fetch(t.Context(), site, ask, func(Delivery) error { return stop }), stop)
 	})
+}
+
+// TestFetchReadsLittleAhead: however small what came before was.
+func TestFetchReadsLittleAhead(t *testing.T) {
+	s, writer := newSite(t, nil)
+	l := acquire(t, writer, "a")
+	publish(t, l, messages(t, 1000, "1")...) // 2 to 1001
+	large := strings.Repeat("x", 500<<10)
+	publish(t, l, messages(t, 1040, large)[1000:]...) // 1002 to 1041
+	reader := s.connect("b")
+	var ask []Wanted
+	for seq := uint64(2); seq <= 1041; seq++ {
+		w := Wanted{seq, 1}
+		if seq > 1001 {
+			w.Bytes = 500 << 10
+		}
+		ask = append(ask, w)
+	}
+	before, passed := reader.nc.Stats().InBytes, uint64(0)
+	most := uint64(0)
+	if err := reader.Fetch(t.Context(), site, ask, func(d Delivery) error {
+		most = max(most, reader.nc.Stats().InBytes-before-passed)
+		passed += uint64(len(d.Payload))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// Headers are not counted in what was passed.
+	if limit := uint64(directBytes + 500<<10 + 1041*headerBytes); most > limit {
+		t.Errorf("%d bytes were read ahead, at most %d should be", most, limit)
+	}
 }
 
 func BenchmarkSnapshot(b *testing.B) {

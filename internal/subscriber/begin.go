@@ -43,7 +43,7 @@ func (s *subscriber) begin(ctx context.Context, info stream.Info) (*follower, er
 		if bare, err := s.bare(ctx); err != nil {
 			return nil, err
 		} else if bare {
-			return s.fromStart(info), nil
+			return s.fromStart(info, lease)
 		}
 	}
 	f := newFollower(s, mark)
@@ -78,14 +78,20 @@ func (s *subscriber) bare(ctx context.Context) (bool, error) {
 
 // fromStart returns a follower of a bare tree, which stands before the first
 // message of any stream: nothing of it is foreign, and nothing is to be compared.
-// The consumer delivers all that lives, while it is published, too.
-func (s *subscriber) fromStart(info stream.Info) *follower {
+// The consumer delivers all that lives, while it is published, too. As after a
+// comparison the watermark knows how far the stream goes: one that is shorter
+// when the node begins again went back.
+func (s *subscriber) fromStart(info stream.Info, lease uint64) (*follower, error) {
 	s.Log.Info("the root is empty: it gets all of the stream", "site", s.Site, "path", strconv.Quote(s.Root), "seq", info.LastSeq)
-	f := newFollower(s, apply.Watermark{Site: s.Site, Stream: info.Created})
-	f.base, f.ahead = info.LastSeq, int(info.Msgs)
+	f := newFollower(s, apply.Watermark{Site: s.Site, Stream: info.Created, Epoch: lease, Known: info.LastSeq, Time: info.Now})
+	f.knows(info.LastTime)
+	f.base, f.ahead = info.LastSeq, info.Msgs
+	if err := s.tree.Mark(f.mark); err != nil {
+		return nil, err
+	}
 	s.needed, s.reconciled, s.ConfirmDelete = notNeeded, time.Now(), false
 	s.status.follow(f.mark, nil)
-	return f
+	return f, nil
 }
 
 // tombstoneLife is how long a deletion is to be read in a stream that does

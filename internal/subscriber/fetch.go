@@ -106,13 +106,13 @@ func (f *fetches) start(holds []*hold) {
 // and stages the bodies.
 func (j *fetchJob) run(ctx context.Context, s *subscriber) {
 	bySeq := make(map[uint64]*item, len(j.holds))
-	seqs := make([]uint64, len(j.holds))
+	wanted := make([]stream.Wanted, len(j.holds))
 	for i, x := range j.holds {
 		it := &item{delivery: x.delivery, entry: x.entry, doubt: x.doubt, err: errSuperseded}
-		seqs[i], bySeq[x.delivery.Seq] = x.delivery.Seq, it
+		wanted[i], bySeq[x.delivery.Seq] = stream.Wanted{Seq: x.delivery.Seq, Bytes: x.entry.PayloadLimit()}, it
 		j.items = append(j.items, it)
 	}
-	err := s.stream.Fetch(ctx, s.Site, seqs, func(d stream.Delivery) error {
+	err := s.stream.Fetch(ctx, s.Site, wanted, func(d stream.Delivery) error {
 		bySeq[d.Seq].delivery.Payload, bySeq[d.Seq].err = d.Payload, nil
 		return nil
 	})

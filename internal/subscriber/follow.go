@@ -26,9 +26,9 @@ type follower struct {
 	mark     apply.Watermark
 	last     uint64    // the newest message that was committed, parked or held
 	lastTime time.Time // when it was stored
-	base     uint64    // what was last in the stream at a reconcile, or at an empty tree's start
-	got      int       // messages that were delivered while an empty tree caught up
-	ahead    int       // those that are to come, as far as was known; 0: it has caught up
+	base     uint64    // what was last at a reconcile, or while an empty tree caught up
+	ahead    uint64    // what an empty tree is still to get, as far as was known; 0: it has caught up
+	got      int       // what it got
 	holdings holdings
 	fetches  *fetches
 	had      uint64    // what is at or before it and differs has drifted: it was applied once
@@ -188,26 +188,20 @@ func (f *follower) deliver(ctx context.Context, group []*item) error {
 		}
 		fresh = append(fresh, it)
 	}
-	start := time.Now()
+	start, pending := time.Now(), group[len(group)-1].delivery.Pending
+	if f.ahead > 0 {
+		f.ahead, f.got, f.base = pending, f.got+len(group), max(f.base, f.last)
+		if f.Progress != nil {
+			defer func() { f.Progress(f.got, f.got+int(pending)) }() //nolint:gosec // messages
+		}
+	}
 	n, err := f.apply(ctx, fresh, acks)
 	if err != nil {
 		return err
 	}
-	pending := group[len(group)-1].delivery.Pending
-	f.progress(len(group), pending)
 	f.Log.Info("applied", "entries", n, "seq", f.last, "pending", pending,
 		"held", len(f.holdings.list), "elapsed", time.Since(start))
 	return nil
-}
-
-// progress tells how much is delivered of what an empty tree is to get.
-func (f *follower) progress(n int, pending uint64) {
-	if f.Progress == nil || f.ahead == 0 {
-		return
-	}
-	f.got += n
-	f.ahead = int(pending)
-	f.Progress(f.got, f.got+f.ahead)
 }
 
 // knows notes that a message that was stored at t is known.
@@ -227,12 +221,15 @@ func (f *follower) apply(ctx context.Context, group []*item, acks []stream.Deliv
 	}
 	n := len(done)
 	at := f.holdings.Before(f.last)
-	moves := at > f.mark.Seq
-	if moves {
-		f.mark.Seq, f.mark.Time, f.mark.Lacking = at, f.lastTime, at < min(f.base, f.last)
-	}
-	if moves || f.last > f.mark.Known {
-		f.mark.Known = max(f.mark.Known, f.last)
+	lacking := at < min(f.base, f.last)
+	if moves := at > f.mark.Seq; moves || f.last > f.mark.Known || lacking != f.mark.Lacking {
+		if moves {
+			f.mark.Seq = at
+			if f.lastTime.After(f.mark.Time) {
+				f.mark.Time = f.lastTime
+			}
+		}
+		f.mark.Known, f.mark.Lacking = max(f.mark.Known, f.last), lacking
 		if err := f.tree.Mark(f.mark); err != nil {
 			return n, err
 		}

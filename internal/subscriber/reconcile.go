@@ -242,7 +242,7 @@ func (s *subscriber) proven(ctx context.Context, foreign []events.Path) ([]event
 // to wait for it.
 func (f *follower) repair(ctx context.Context, v *survey) error {
 	f.last, f.holdings = v.info.LastSeq, holdings{}
-	var small []uint64
+	var small []stream.Wanted
 	for _, k := range v.differs {
 		if k.seq > f.last {
 			break
@@ -251,7 +251,7 @@ func (f *follower) repair(ctx context.Context, v *survey) error {
 			x := f.holdings.Add(stream.Delivery{Seq: k.seq, Arrived: time.Now(), Subject: f.Site.Subject(k.entry.Path)}, k.entry, errFetching)
 			x.doubt = f.drift(k)
 		} else {
-			small = append(small, k.seq)
+			small = append(small, stream.Wanted{Seq: k.seq, Bytes: k.entry.PayloadLimit()})
 		}
 	}
 	p := newPipeline(f.subscriber)

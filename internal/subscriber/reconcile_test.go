@@ -82,10 +82,10 @@ func (g *growing) Snapshot(ctx context.Context, site events.Site, fn func(uint64
 	return g.StreamInfo(ctx, site)
 }
 
-func (g *growing) Fetch(_ context.Context, _ events.Site, seqs []uint64, fn func(stream.Delivery) error) error {
-	g.fetched = append(g.fetched, seqs...)
-	for _, seq := range seqs {
-		if err := fn(g.message(seq)); err != nil {
+func (g *growing) Fetch(_ context.Context, _ events.Site, wanted []stream.Wanted, fn func(stream.Delivery) error) error {
+	for _, w := range wanted {
+		g.fetched = append(g.fetched, w.Seq)
+		if err := fn(g.message(w.Seq)); err != nil {
 			return err
 		}
 	}

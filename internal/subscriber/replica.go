@@ -20,7 +20,7 @@ type Stream interface {
 	Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (stream.Info, error)
 	Entry(ctx context.Context, site events.Site, path events.Path) (*stream.Delivery, error)
 	MayHave(ctx context.Context, site events.Site, path events.Path) (bool, error)
-	Fetch(ctx context.Context, site events.Site, seqs []uint64, fn func(stream.Delivery) error) error
+	Fetch(ctx context.Context, site events.Site, wanted []stream.Wanted, fn func(stream.Delivery) error) error
 }
 
 // Bucket is where a node gets chunks, and asks for what is missing. See

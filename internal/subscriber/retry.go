@@ -79,10 +79,10 @@ const (
 // stream no longer has was superseded: the newer entry comes, or came.
 func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
 	bySeq := make(map[uint64]*hold, len(part))
-	seqs := make([]uint64, len(part))
+	wanted := make([]stream.Wanted, len(part))
 	for i, x := range part {
-		seqs[i] = x.delivery.Seq
-		bySeq[seqs[i]] = x
+		wanted[i] = stream.Wanted{Seq: x.delivery.Seq, Bytes: x.entry.PayloadLimit()}
+		bySeq[x.delivery.Seq] = x
 	}
 	var items []*item
 	defer func() {
@@ -90,7 +90,7 @@ func (f *follower) tryPart(ctx context.Context, part []*hold) (int, error) {
 			it.discard()
 		}
 	}()
-	err := f.stream.Fetch(ctx, f.Site, seqs, func(d stream.Delivery) error {
+	err := f.stream.Fetch(ctx, f.Site, wanted, func(d stream.Delivery) error {
 		it := &item{delivery: d, doubt: bySeq[d.Seq].doubt, ready: make(chan struct{})}
 		it.stage(ctx, f.Site, f.tree)
 		it.delivery = bySeq[d.Seq].delivery // the one that can be acked

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strconv"
@@ -46,7 +47,7 @@ type Options struct {
 	Transfers     *transfer.Log // has a line for each change; nil: nobody wants them
 
 	// Progress, if not nil, is told how many of the entries that differ at a
-	// reconcile are applied.
+	// reconcile are applied, or of those that an empty tree is to get.
 	Progress func(done, total int)
 }
 
@@ -186,7 +187,7 @@ func (s *subscriber) run(ctx context.Context) error {
 		delay := stream.Backoff(attempt)
 		if errors.Is(err, stream.ErrNoStream) {
 			err = fmt.Errorf("%w; the publisher makes it: does it run, and is this its site?", err)
-			delay = min(delay, untilStream)
+			delay = min(delay, untilStream/2+rand.N(untilStream/2))
 		}
 		s.wait(err.Error())
 		if err := pause(ctx, delay); err != nil {
