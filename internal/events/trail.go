@@ -7,8 +7,9 @@ import (
 	"slices"
 )
 
-// A Trail is what SHA-256 was at, at the starts of some of a body's chunks: near
-// all of its length, and at the last one's, unless the body ends just where it was
+// A Trail is what SHA-256 was at, at the starts of some of a body's chunks: along
+// all of its length, as near to each other as in the longest body that it went on
+// from, and at the last one's, unless the body ends just where it was
 // hashed on from. The digest of another body that begins with the same chunks can
 // be made from there. It has at most 18 places, 3 KiB, and is not changed once it
 // is made.
