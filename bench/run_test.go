@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 	var out, log bytes.Buffer
 	err := run(t.Context(), []string{
 		"--files", "30", "--bytes", "100KiB", "--size", "1MiB", "--singles", "2", "--upload", "2MiB", "--behind", "30", "--nodes", "2", "--fanout", "1", "--rounds", "1",
-		"--systems", strings.Join(systems, ","), "--work", work, "--out", written, "--settle", "1ms", "--rest", "1ms", "--log", "100ms", "--patience", "10m",
+		"--systems", strings.Join(systems, ","), "--work", work, "--out", written, "--settle", "1ms", "--rest", "1ms", "--log", "100ms", "--patience", "2m",
 	}, &out, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)
@@ -54,6 +54,11 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, system := range systems {
+		// The loop loses what is made in a new directory before it watches that,
+		// and is measured no further.
+		if system == "loop" && slices.ContainsFunc(rows, func(r []string) bool { return r[1] == "loop" && strings.HasPrefix(r[4], "not in ") }) {
+			continue
+		}
 		for _, w := range works {
 			found := slices.ContainsFunc(rows, func(r []string) bool { return r[1] == system && r[2] == "2" && r[3] == w.name && r[5] != "" })
 			if want := system != "copy" || w.name != "back" && w.name != "behind"; found != want {
