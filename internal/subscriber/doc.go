@@ -19,10 +19,10 @@
 // node reconciles first: it reads the snapshot, compares the tree, fetches
 // what differs, and moves what the source does not have to the trash. Large
 // bodies it leaves held, with what failed, and follows from the snapshot's end:
-// it is current for all others while they arrive. An empty tree without a watermark
-// stands before the first message, and is not compared, unless it is to come at a
-// rate. After a crash it compares
-// again, without reading the files, rather than have all of that delivered.
+// it is current for all others while they arrive. After a crash it compares
+// again, without reading the files, rather than have all of that delivered. An
+// empty tree without a watermark stands before the first message, and is not
+// compared, unless it is to come at a rate.
 //
 // Beside all that the tree is read, slowly, and compared with the snapshot: a
 // scrub. What it doubts takes the way of an entry that was held, so that only
