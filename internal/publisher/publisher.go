@@ -76,6 +76,12 @@ type Publisher struct {
 // else is waited out.
 func Run(ctx context.Context, conn *stream.Conn, o Options) error {
 	root := &identity{}
+	if connected(ctx, conn) != nil {
+		return nil
+	}
+	if err := conn.TakesEntries(); err != nil {
+		return err // later, a broker that takes less is no reason to stop: what fits goes on
+	}
 	for {
 		if connected(ctx, conn) != nil {
 			return nil

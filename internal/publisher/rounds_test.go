@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -23,6 +24,7 @@ type ledger struct {
 	fates  []fate             // of the next messages; then all are stored
 	begins func()             // before each publish
 	stores func(events.Entry) // before each message is stored
+	mute   []error            // what asking for the stream gives first
 }
 
 // A fate is what becomes of a message.
@@ -41,6 +43,11 @@ func (l *ledger) Reconnects() uint64 { return 0 }
 func (l *ledger) Server() string { return "" }
 
 func (l *ledger) StreamInfo(context.Context, events.Site) (stream.Info, error) {
+	if len(l.mute) > 0 {
+		err := l.mute[0]
+		l.mute = l.mute[1:]
+		return stream.Info{}, err
+	}
 	return stream.Info{LastSeq: l.seq, Msgs: uint64(len(l.live))}, nil
 }
 
@@ -266,4 +273,20 @@ func TestRoundsKeepTheStream(t *testing.T) {
 			t.Fatal("the root's entry is of an older reign: nodes that are ahead of the stream wait for ever")
 		}
 	})
+}
+
+// A broker that says nothing has lost nothing: the index need not be read anew.
+func TestSilenceProvesNothing(t *testing.T) {
+	l := &ledger{seq: 7, mute: []error{stream.ErrUnavailable, stream.ErrDisconnected}}
+	s := &session{
+		Publisher: &Publisher{Options: Options{Log: slog.New(slog.DiscardHandler)}},
+		lease:     &pen{ledger: l}, stream: l, index: newIndex(),
+	}
+	if err := s.checkStream(t.Context()); err != nil || len(l.mute) > 0 {
+		t.Errorf("%v, %d answers left", err, len(l.mute))
+	}
+	l.mute = []error{stream.ErrNoStream}
+	if err := s.checkStream(t.Context()); !errors.Is(err, errAgain) {
+		t.Error(err)
+	}
 }

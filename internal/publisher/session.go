@@ -253,10 +253,22 @@ func (s *session) sameStream(ctx context.Context) error {
 }
 
 // checkStream returns errAgain if the stream is not the one that the index was
-// read from, or lost something.
+// read from, or lost something. It waits for a broker that does not answer: that
+// proves nothing.
 func (s *session) checkStream(ctx context.Context) error {
 	reconnects, server := s.stream.Reconnects(), s.stream.Server()
 	info, err := s.stream.StreamInfo(ctx, s.Site)
+	for told := false; errors.Is(err, stream.ErrDisconnected) || errors.Is(err, stream.ErrUnavailable); {
+		if !told && errors.Is(err, stream.ErrUnavailable) {
+			told = true
+			s.Log.Warn("no answer about the stream, will ask again", "err", err)
+		}
+		if err := pause(ctx, askAgain); err != nil {
+			return err
+		}
+		reconnects, server = s.stream.Reconnects(), s.stream.Server()
+		info, err = s.stream.StreamInfo(ctx, s.Site)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -348,6 +360,9 @@ func (s *session) passed(ctx context.Context) error {
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
 	return nil
 }
+
+// askAgain is between two questions that nobody answered.
+const askAgain = 250 * time.Millisecond
 
 // haltPause is between two scans while the guard holds everything.
 const haltPause = 500 * time.Millisecond

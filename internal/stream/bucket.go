@@ -30,12 +30,12 @@ var ErrNoLease = errors.New("opened without the lease")
 // [ErrUnknown], [ErrNoStream], [ErrDisconnected], [ErrUnavailable] or ctx's
 // own, which are worth another try. Trying again is always harmless.
 type Bucket struct {
-	c         *Conn
-	site      events.Site
-	l         *Lease // nil: for reading only
-	serial    bool   // the bucket has replicas: a second conditional publish in flight is refused
-	partBytes int    // of data in one message
-	room      *semaphore.Weighted
+	c        *Conn
+	site     events.Site
+	l        *Lease // nil: for reading only
+	serial   bool   // the bucket has replicas: a second conditional publish in flight is refused
+	maxBytes int64  // of one message of the bucket; 0: as the broker takes
+	room     *semaphore.Weighted
 
 	// Held for reading by a publish of a meta, for writing by what moves the
 	// fence, and by each publish of a meta if serial.
@@ -105,21 +105,22 @@ func (c *Conn) ReadBucket(ctx context.Context, site events.Site) (*Bucket, error
 }
 
 func newBucket(c *Conn, site events.Site, l *Lease, si *jetstream.StreamInfo) *Bucket {
-	part := min(partBytes, c.nc.MaxPayload()-headerSlack)
-	if limit := int64(si.Config.MaxMsgSize); limit > 0 {
-		part = min(part, limit-headerSlack)
-	}
 	return &Bucket{
-		c:         c,
-		site:      site,
-		l:         l,
-		serial:    si.Config.Replicas > 1,
-		partBytes: int(max(part, 1)),
-		room:      semaphore.NewWeighted(roomBytes),
-		writers:   make(map[string]*writer),
-		flying:    make(map[string]bool),
-		orphans:   make(map[string]bool),
+		c:        c,
+		site:     site,
+		l:        l,
+		serial:   si.Config.Replicas > 1,
+		maxBytes: max(int64(si.Config.MaxMsgSize), 0),
+		room:     semaphore.NewWeighted(roomBytes),
+		writers:  make(map[string]*writer),
+		flying:   make(map[string]bool),
+		orphans:  make(map[string]bool),
 	}
+}
+
+// partBytes is how much of an object's data goes into one message on c.
+func (b *Bucket) partBytes(c *Conn) int {
+	return int(max(min(partBytes, c.messageBytes(b.maxBytes)-headerSlack), 1))
 }
 
 // writable returns why this bucket may not be written.

@@ -673,7 +673,7 @@ func TestBucketFence(t *testing.T) {
 	// sleeper is the old holder as it would be if it had slept until now.
 	sleeper := func() *Bucket {
 		l := &Lease{c: old.c, js: old.js, site: site, me: old.me, epoch: old.epoch, maxBytes: old.maxBytes, fence: old.fence, lastSeq: old.lastSeq}
-		return &Bucket{c: old.c, site: site, l: l, fence: oldBucket.fence, acked: oldBucket.acked, partBytes: partBytes, room: oldBucket.room,
+		return &Bucket{c: old.c, site: site, l: l, fence: oldBucket.fence, acked: oldBucket.acked, room: oldBucket.room,
 			writers: map[string]*writer{}, flying: map[string]bool{}, orphans: map[string]bool{}}
 	}
 	for what, do := range map[string]func(*Bucket) error{

@@ -61,7 +61,7 @@ func TestEnsureStreamAgainChangesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, changed, err := mergeStream(si.Config, streamConfig(site, cfg, c.MaxPayload()), cfg, 0); err != nil || len(changed) > 0 {
+		if _, changed, err := mergeStream(si.Config, streamConfig(site, cfg, c.nc.MaxPayload()), cfg, 0); err != nil || len(changed) > 0 {
 			t.Errorf("%+v: %v still to change, %v", cfg, changed, err)
 		}
 		if cfg.TombstoneTTL > 0 && info.TombstoneTTL != cfg.TombstoneTTL {

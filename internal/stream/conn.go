@@ -175,8 +175,14 @@ func (c *Conn) Changed() <-chan struct{} { return c.changed }
 // BulkRate is [ConnectOptions.BulkRate].
 func (c *Conn) BulkRate() int64 { return c.pace.rate }
 
-// MaxPayload is the most bytes that the broker takes in one message.
-func (c *Conn) MaxPayload() int64 { return c.nc.MaxPayload() }
+// TakesEntries returns an [ErrServer] if the broker's messages are too small
+// for an entry and an inline body.
+func (c *Conn) TakesEntries() error {
+	if limit := c.nc.MaxPayload(); limit < minMessageBytes {
+		return fmt.Errorf("%w: its max_payload is %d bytes, at least %d are needed", ErrServer, limit, minMessageBytes)
+	}
+	return nil
+}
 
 func (c *Conn) lost(err error) {
 	c.mu.Lock()

@@ -120,8 +120,7 @@ func TestConnectUnsuitableBroker(t *testing.T) {
 		t.Errorf("versions are missing in %v", err)
 	}
 	s = startServer(t, func(o *server.Options) { o.MaxPayload = 300 << 10 })
-	_, err = s.connect("p").EnsureStream(t.Context(), site, Config{})
-	want(t, err, ErrServer)
+	want(t, s.connect("p").TakesEntries(), ErrServer)
 	_, err = startServer(t, nil).connect("p").EnsureStream(t.Context(), site, Config{Replicas: 3})
 	want(t, err, ErrServer)
 }

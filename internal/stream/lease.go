@@ -49,7 +49,7 @@ type Lease struct {
 	me       Holder
 	epoch    uint64
 	serial   bool  // the stream has replicas: a second conditional publish in flight is refused
-	maxBytes int64 // of one message
+	maxBytes int64 // of one message of the stream; 0: as the broker takes
 
 	mu      sync.Mutex // held by a publish from end to end
 	fence   uint64     // last sequence of the lease's subject that we expect
@@ -82,10 +82,7 @@ func (c *Conn) Acquire(ctx context.Context, site events.Site, me Holder, takeove
 	if err != nil {
 		return nil, failed("acquire lease", site, err)
 	}
-	l := &Lease{c: c, js: c.js, site: site, me: me, serial: info.Replicas > 1, maxBytes: c.nc.MaxPayload()}
-	if info.MaxMessageBytes > 0 {
-		l.maxBytes = min(l.maxBytes, info.MaxMessageBytes)
-	}
+	l := &Lease{c: c, js: c.js, site: site, me: me, serial: info.Replicas > 1, maxBytes: max(info.MaxMessageBytes, 0)}
 	if err := l.acquire(ctx, takeover); err != nil {
 		return nil, failed("acquire lease", site, err)
 	}
@@ -95,6 +92,15 @@ func (c *Conn) Acquire(ctx context.Context, site events.Site, me Holder, takeove
 		return nil, failed("answer as the lease's holder", site, err)
 	}
 	return l, nil
+}
+
+// messageBytes is how long a message may be on c, whose server may be another
+// after each reconnect, where the stream takes limit bytes; 0: as c does.
+func (c *Conn) messageBytes(limit int64) int64 {
+	if limit > 0 {
+		return min(limit, c.nc.MaxPayload())
+	}
+	return c.nc.MaxPayload()
 }
 
 func (l *Lease) beginAnswering(ctx context.Context) error {

@@ -155,13 +155,14 @@ func (p *publication) fail(i int, err error) {
 
 func (p *publication) run(ctx context.Context) {
 	send := make([]int, 0, len(p.msgs))
+	limit := p.l.c.messageBytes(p.l.maxBytes)
 	for i := range p.msgs {
 		m := &p.msgs[i]
 		switch size := m.size() - int64(len(m.Subject)); {
 		case p.stop != nil:
 			p.fail(i, p.stop)
-		case size > p.l.maxBytes:
-			p.fail(i, fmt.Errorf("%w: %d bytes with its headers, the limit is %d", ErrTooLarge, size, p.l.maxBytes))
+		case size > limit:
+			p.fail(i, fmt.Errorf("%w: %d bytes with its headers, the limit is %d", ErrTooLarge, size, limit))
 		default:
 			send = append(send, i)
 		}

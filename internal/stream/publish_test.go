@@ -213,6 +213,25 @@ func TestPublishWithSmallMaxPayload(t *testing.T) {
 	}
 }
 
+// A server takes less than the one before it: what fits goes on, as before.
+func TestPublishWithLesserMaxPayload(t *testing.T) {
+	limit := int32(server.MAX_PAYLOAD_SIZE)
+	s, c := newSite(t, func(o *server.Options) { o.MaxPayload = limit })
+	l := acquire(t, c, "a")
+	b := openBucket(t, l, Config{})
+	s.stop()
+	limit = 100_000
+	s.start()
+	eventually(t, "the connection is back", c.Connected)
+	publish(t, l, message(t, "small", "x"))
+	errs := l.Publish(t.Context(), []Message{message(t, "large", string(make([]byte, 100_000)))})
+	want(t, errs[0], ErrTooLarge)
+	data := make([]byte, 1<<20)
+	if err := b.Put(t.Context(), events.Sum(data), data, false); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPublishNotConnected(t *testing.T) {
 	s, c := newSite(t, nil)
 	l := acquire(t, c, "a")
@@ -460,7 +479,7 @@ func TestNobodyIsAskedForOnce(t *testing.T) {
 	for _, err := range l.Publish(t.Context(), messages(t, 40, "x")) {
 		want(t, err, ErrNoStream)
 	}
-	_, err = bucket.upload(t.Context(), "name", "nuid", make([]byte, 8*bucket.partBytes))
+	_, err = bucket.upload(t.Context(), "name", "nuid", make([]byte, 8*partBytes))
 	want(t, err, ErrNoStream)
 	if _, err := c.StreamInfo(t.Context(), "end"); !errors.Is(err, ErrNoStream) {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ func (b *Bucket) put(ctx context.Context, digest events.Digest, data []byte, com
 		return err
 	}
 	info := jetstream.ObjectInfo{
-		ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(b.partBytes)}}, //nolint:gosec // 512 KiB
+		ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(b.partBytes(b.c))}}, //nolint:gosec // 512 KiB
 		Bucket:     string(b.site),
 		NUID:       nuid,
 		Size:       uint64(len(data)),
@@ -130,8 +130,9 @@ func (b *Bucket) upload(ctx context.Context, name, nuid string, data []byte) (pa
 		acks = acks[n:]
 		return first
 	}
-	for part := range slices.Chunk(data, b.partBytes) {
-		if len(acks)*b.partBytes >= roomBytes {
+	partBytes := b.partBytes(bulk)
+	for part := range slices.Chunk(data, partBytes) {
+		if len(acks)*partBytes >= roomBytes {
 			if err := await(1); err != nil {
 				_ = await(len(acks))
 				return 0, err

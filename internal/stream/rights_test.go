@@ -87,7 +87,7 @@ func TestBucketUnderTheExamplesRights(t *testing.T) {
 	}
 
 	// A node: with the lease it would be a publisher, so one is made up.
-	thief := &Bucket{c: node, site: site, partBytes: partBytes, room: b.room, fence: b.fence, acked: b.acked,
+	thief := &Bucket{c: node, site: site, room: b.room, fence: b.fence, acked: b.acked,
 		l:       &Lease{c: node, js: node.js, site: site, me: l.me, fence: l.fence},
 		writers: map[string]*writer{}, flying: map[string]bool{}, orphans: map[string]bool{}}
 	_, err = thief.upload(t.Context(), "x", "STOLEN", data)

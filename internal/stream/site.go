@@ -101,12 +101,7 @@ func (c *Conn) EnsureStream(ctx context.Context, site events.Site, cfg Config) (
 }
 
 func (c *Conn) ensureStream(ctx context.Context, site events.Site, cfg Config) (Info, error) {
-	maxPayload := c.nc.MaxPayload()
-	if maxPayload < minMessageBytes {
-		return Info{}, fmt.Errorf("%w: its max_payload is %d bytes, at least %d are needed",
-			ErrServer, maxPayload, minMessageBytes)
-	}
-	si, err := c.ensure(ctx, streamConfig(site, cfg, maxPayload), cfg, mergeStream)
+	si, err := c.ensure(ctx, streamConfig(site, cfg, c.nc.MaxPayload()), cfg, mergeStream)
 	if err != nil {
 		return Info{}, err
 	}
