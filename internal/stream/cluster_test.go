@@ -87,7 +87,7 @@ func TestReplicatedStream(t *testing.T) {
 		if seen := snapshotOf(t, reader); len(seen) != 1500 {
 			t.Errorf("snapshot has %d", len(seen))
 		}
-		reader.noSnapshot.Store(true)
+		reader.snapshotBy.Store(noConsumer)
 		if seen := snapshotOf(t, reader); len(seen) != 1500 {
 			t.Errorf("snapshot by direct get has %d", len(seen))
 		}

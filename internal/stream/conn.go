@@ -34,7 +34,7 @@ type Conn struct {
 
 	reconnects   atomic.Uint64
 	changed      chan struct{}
-	noSnapshot   atomic.Bool // this user may not create consumers
+	snapshotBy   atomic.Int32 // how a snapshot is read: anyConsumer, …
 	closedByUs   atomic.Bool
 	reportedOnce sync.Map // causes that were logged
 
@@ -202,7 +202,7 @@ func (c *Conn) lost(err error) {
 }
 
 func (c *Conn) restored() {
-	c.noSnapshot.Store(false)
+	c.snapshotBy.Store(anyConsumer)
 	c.reportedOnce.Clear()
 	version := c.nc.ConnectedServerVersion()
 	if version != "" && !newEnough(version) {

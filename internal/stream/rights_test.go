@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,9 +12,9 @@ import (
 	"treecast/internal/events"
 )
 
-// The rights of deploy/nats-example.conf are enough for the bucket, and a node
-// can change nothing in it.
-func TestBucketUnderTheExamplesRights(t *testing.T) {
+// exampleUsers returns how to connect as a user of deploy/nats-example.conf.
+func exampleUsers(t *testing.T) (as func(user string) *Conn) {
+	t.Helper()
 	for _, user := range []string{"PUBLISHER", "ADMIN", "B", "C", "D"} {
 		t.Setenv("TREECAST_"+user+"_PASSWORD", "pw-"+strings.ToLower(user))
 	}
@@ -22,7 +23,8 @@ func TestBucketUnderTheExamplesRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startServer(t, func(o *server.Options) { o.Users = conf.Users })
-	as := func(user string) *Conn {
+	return func(user string) *Conn {
+		t.Helper()
 		c, err := Connect(t.Context(), ConnectOptions{InProcess: s, Name: user, User: user, PasswordFile: writeFile(t, "pw-"+user), Log: quiet()})
 		if err != nil {
 			t.Fatal(err)
@@ -30,6 +32,57 @@ func TestBucketUnderTheExamplesRights(t *testing.T) {
 		t.Cleanup(c.Close)
 		return c
 	}
+}
+
+// A node may make the consumer of its snapshots, one at a time, and no other.
+func TestSnapshotUnderTheExamplesRights(t *testing.T) {
+	as := exampleUsers(t)
+	publisher, node := as("publisher"), as("b")
+	if _, err := publisher.EnsureStream(t.Context(), site, Config{}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, acquire(t, publisher, "a"), messages(t, 20, "x")...)
+	read := func(during func()) (n int) {
+		t.Helper()
+		if _, err := node.Snapshot(t.Context(), site, func(uint64, string, string) error {
+			if n++; n == 10 && during != nil {
+				during()
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	const theirs = "b+snapshot"
+	first := read(func() {
+		info, err := publisher.consumerInfo(t.Context(), site, theirs)
+		if err != nil || !info.Config.HeadersOnly {
+			t.Errorf("the node reads without a consumer of headers: %v", err)
+		}
+		if second := read(nil); second != 20 { // by direct get
+			t.Errorf("%d entries read beside", second)
+		}
+	})
+	if first != 20 || node.snapshotBy.Load() != ownConsumer {
+		t.Errorf("%d entries read", first)
+	}
+	if _, err := publisher.consumerInfo(t.Context(), site, theirs); !errors.Is(err, ErrNoConsumer) {
+		t.Errorf("the consumer is left: %v", err)
+	}
+	if n := read(nil); n != 20 || node.snapshotBy.Load() != ownConsumer {
+		t.Errorf("%d entries read again", n)
+	}
+	s := &snapshot{c: node, site: site, next: 1}
+	for _, name := range []string{"b", "c", "c+snapshot", "snapshot-x"} {
+		want(t, s.createConsumer(t.Context(), name), ErrDenied)
+	}
+}
+
+// The rights of deploy/nats-example.conf are enough for the bucket, and a node
+// can change nothing in it.
+func TestBucketUnderTheExamplesRights(t *testing.T) {
+	as := exampleUsers(t)
 	publisher, node := as("publisher"), as("b")
 	if _, err := publisher.EnsureStream(t.Context(), site, Config{}); err != nil {
 		t.Fatal(err)

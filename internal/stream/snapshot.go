@@ -27,8 +27,11 @@ const (
 // Info.LastSeq was seen or is superseded; what is newer may have been seen.
 // Subject and header are not decoded or checked. Lease messages are left out.
 //
-// Where this user may not create a consumer, the messages are read whole, by
-// Direct Get, which costs the bodies' transfer.
+// It takes a consumer, with a name that nobody else has or, where this user may
+// not create that, of the one name that it may (see [ConnectOptions]). Without
+// either, and for a second reader under that name, the messages are read whole,
+// by Direct Get, which costs the bodies' transfer, and the server a walk over all
+// subjects for each thousand of them.
 //
 // After an error, fn's or [ErrNoStream], [ErrDenied], [ErrDisconnected],
 // [ErrUnavailable] or ctx's own, what fn was told proves nothing: begin anew.
@@ -52,22 +55,35 @@ type snapshot struct {
 	fn   func(seq uint64, subject, header string) error
 }
 
+// How a snapshot is read; the first that this user's rights allow.
+const (
+	anyConsumer int32 = iota // of a name that nobody else has
+	ownConsumer              // of this user's name
+	noConsumer
+)
+
 // run reads in up to three steps, each on from where the one before ended. A
 // consumer is fast, but its count of what is left is too small for a moment
 // while paths are rewritten: the server takes the old message off before it
 // adds the new one. So that its zero proves nothing, and the end is left to
 // Direct Get, which asks the store itself.
 func (s *snapshot) run(ctx context.Context) error {
-	if !s.c.noSnapshot.Load() {
-		err := s.byConsumer(ctx)
-		if errors.Is(err, errNoSnapshotConsumer) {
-			if errors.Is(err, ErrDenied) {
-				s.c.noSnapshot.Store(true) // until the next connect
-			}
-			s.c.log.Debug("snapshot by direct get", "err", err)
-		} else if err != nil {
+	for by := s.c.snapshotBy.Load(); by < noConsumer; by++ {
+		name := "snapshot-" + randomToken()
+		if by == ownConsumer {
+			name = nameToken(s.c.name) + "+snapshot"
+		}
+		err := s.byConsumer(ctx, name)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errNoSnapshotConsumer) {
 			return err
 		}
+		if errors.Is(err, ErrDenied) {
+			s.c.snapshotBy.CompareAndSwap(by, by+1) // until the next connect
+		}
+		s.c.log.Debug("no consumer for a snapshot", "consumer", name, "err", err)
 	}
 	if err := s.byDirect(ctx); err != nil {
 		return err
@@ -108,9 +124,8 @@ var errNoSnapshotConsumer = errors.New("no consumer for a snapshot")
 
 // byConsumer reads headers only, through a consumer in the server's memory. It
 // pulls without waiting, so that the server says when nothing is left.
-func (s *snapshot) byConsumer(ctx context.Context) error {
-	name, err := s.createConsumer(ctx)
-	if err != nil {
+func (s *snapshot) byConsumer(ctx context.Context, name string) error {
+	if err := s.createConsumer(ctx, name); err != nil {
 		return err
 	}
 	defer s.dropConsumer(ctx, name)
@@ -169,10 +184,12 @@ func (s *snapshot) consumed(msg *nats.Msg, delivered *uint64) (done bool, err er
 	return meta.NumPending == 0, s.take(d)
 }
 
-func (s *snapshot) createConsumer(ctx context.Context) (string, error) {
-	name := "snapshot-" + randomToken()
+// createConsumer fails where there is one of that name: no two readers may
+// share one, and the server takes two of the same settings for the same.
+func (s *snapshot) createConsumer(ctx context.Context, name string) error {
 	cc := jetstream.ConsumerConfig{
 		Name:              name,
+		Description:       "treecast snapshot " + randomToken(),
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       s.next,
 		AckPolicy:         jetstream.AckNonePolicy,
@@ -186,9 +203,9 @@ func (s *snapshot) createConsumer(ctx context.Context) (string, error) {
 	_, err := s.c.js.CreateConsumer(gctx, streamName(s.site), cc)
 	if err = translate(gctx, err); err == nil || errors.Is(err, ErrNoStream) ||
 		errors.Is(err, ErrDisconnected) || ctx.Err() != nil {
-		return name, err
+		return err
 	}
-	return "", fmt.Errorf("%w: %w", errNoSnapshotConsumer, err)
+	return fmt.Errorf("%w: %w", errNoSnapshotConsumer, err)
 }
 
 // dropConsumer spares the server a minute; where it cannot, the server forgets

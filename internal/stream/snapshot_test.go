@@ -181,47 +181,32 @@ func TestFetchReadsLittleAhead(t *testing.T) {
 	}
 }
 
+// BenchmarkSnapshot reads a stream whose sequence has gaps, with a consumer and,
+// as where no right allows one, without.
 func BenchmarkSnapshot(b *testing.B) {
-	dir := b.TempDir()
-	srv, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
-	if err != nil {
-		b.Fatal(err)
-	}
-	go srv.Start()
-	defer srv.Shutdown()
-	if !srv.ReadyForConnections(10e9) {
-		b.Fatal("not ready")
-	}
-	c, err := Connect(b.Context(), ConnectOptions{InProcess: srv, Log: quiet()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.EnsureStream(b.Context(), site, Config{}); err != nil {
-		b.Fatal(err)
-	}
-	l, err := c.Acquire(b.Context(), site, Holder{}, false)
-	if err != nil {
-		b.Fatal(err)
-	}
-	const n = 50_000
-	msgs := make([]Message, n)
-	for i := range msgs {
-		msgs[i] = Message{Subject: fmt.Sprintf("treecast.web.file.d%d.f%d", i%100, i), Header: strings.Repeat("h", 350), Payload: make([]byte, 2048)}
-	}
-	if err := errors.Join(l.Publish(b.Context(), msgs)...); err != nil {
-		b.Fatal(err)
-	}
-	for _, direct := range []bool{false, true} {
-		b.Run(fmt.Sprintf("direct=%v", direct), func(b *testing.B) {
-			c.noSnapshot.Store(direct)
-			for b.Loop() {
-				seen := 0
-				if _, err := c.Snapshot(b.Context(), site, func(uint64, string, string) error { seen++; return nil }); err != nil || seen != n {
-					b.Fatal(seen, err)
-				}
-			}
-			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "entries/s")
+	for _, paths := range []int{10_000, 200_000} {
+		s, c := newSite(b, func(o *server.Options) {
+			o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+			o.JetStreamMaxStore = 8 << 30
 		})
+		l := acquire(b, c, "a")
+		all := messages(b, paths, strings.Repeat("x", 2048))
+		publish(b, l, all...)
+		publish(b, l, all[paths/2:paths/2+10]...)
+		for _, direct := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d/direct=%v", paths, direct), func(b *testing.B) {
+				node := dial(b, s, "b")
+				if direct {
+					node.snapshotBy.Store(noConsumer)
+				}
+				for b.Loop() {
+					seen := 0
+					if _, err := node.Snapshot(b.Context(), site, func(uint64, string, string) error { seen++; return nil }); err != nil || seen != paths {
+						b.Fatal(seen, err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*paths), "ns/entry")
+			})
+		}
 	}
 }
