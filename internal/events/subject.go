@@ -46,6 +46,10 @@ func (s Site) LeaseSubject() string { return "treecast." + string(s) + ".lease" 
 // HolderSubject is where the holder of the lease answers; it is not stored.
 func (s Site) HolderSubject() string { return "treecast." + string(s) + ".holder" }
 
+// SnapshotSubject is where nodes ask the publisher to lend them a consumer; it is
+// not stored.
+func (s Site) SnapshotSubject() string { return "treecast." + string(s) + ".snapshot" }
+
 // WantSubject is where nodes ask the publisher to look after chunks; it is not
 // stored.
 func (s Site) WantSubject() string { return "treecast." + string(s) + ".want" }

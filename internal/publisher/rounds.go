@@ -54,6 +54,7 @@ type (
 	office interface {
 		OpenBucket(ctx context.Context, cfg stream.Config) (*stream.Bucket, error)
 		Wants(fn func(stream.Want)) (stop func(), err error)
+		LendConsumers() (stop func(), err error)
 		Barriers(fn func(stream.BarrierRequest, func(stream.BarrierState))) (stop func(), err error)
 		AnswerAsSource(fn func() any) (stop func(), err error)
 		Release(ctx context.Context) error

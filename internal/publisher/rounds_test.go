@@ -277,7 +277,7 @@ func TestRoundsKeepTheStream(t *testing.T) {
 
 // A broker that says nothing has lost nothing: the index need not be read anew.
 func TestSilenceProvesNothing(t *testing.T) {
-	l := &ledger{seq: 7, mute: []error{stream.ErrUnavailable, stream.ErrDisconnected}}
+	l := &ledger{seq: 7, mute: []error{stream.ErrUnavailable, stream.ErrServer, stream.ErrDisconnected}}
 	s := &session{
 		Publisher: &Publisher{Options: Options{Log: slog.New(slog.DiscardHandler)}},
 		lease:     &pen{ledger: l}, stream: l, index: newIndex(),

@@ -167,6 +167,15 @@ func (s *session) run(ctx context.Context) error {
 		return s.transient(ctx, err)
 	}
 	defer stop()
+	stopLending, err := s.lease.LendConsumers()
+	switch {
+	case errors.Is(err, stream.ErrDenied):
+		s.Log.Warn("nodes that may create no consumer compare their trees by reading all small files", "err", err)
+	case err != nil:
+		return s.transient(ctx, err)
+	default:
+		defer stopLending()
+	}
 	stopBarriers, err := s.lease.Barriers(func(r stream.BarrierRequest, answer func(stream.BarrierState)) {
 		select {
 		case s.calls <- barrierCall{r, answer}:
@@ -258,8 +267,8 @@ func (s *session) sameStream(ctx context.Context) error {
 func (s *session) checkStream(ctx context.Context) error {
 	reconnects, server := s.stream.Reconnects(), s.stream.Server()
 	info, err := s.stream.StreamInfo(ctx, s.Site)
-	for told := false; errors.Is(err, stream.ErrDisconnected) || errors.Is(err, stream.ErrUnavailable); {
-		if !told && errors.Is(err, stream.ErrUnavailable) {
+	for told := false; unanswered(err); {
+		if !told && !errors.Is(err, stream.ErrDisconnected) {
 			told = true
 			s.Log.Warn("no answer about the stream, will ask again", "err", err)
 		}
@@ -359,6 +368,12 @@ func (s *session) passed(ctx context.Context) error {
 	s.lastScan = time.Now().UTC()
 	s.scanned, s.ConfirmDelete, s.floor = true, false, massDeleteFloor
 	return nil
+}
+
+// unanswered reports whether err says nothing of the stream: a server that stops,
+// or has just started, may answer that it has no JetStream.
+func unanswered(err error) bool {
+	return errors.Is(err, stream.ErrDisconnected) || errors.Is(err, stream.ErrUnavailable) || errors.Is(err, stream.ErrServer)
 }
 
 // askAgain is between two questions that nobody answered.

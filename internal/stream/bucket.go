@@ -25,8 +25,8 @@ var ErrNoLease = errors.New("opened without the lease")
 // one object wait for each other. The package's comment has the fence.
 //
 // Errors of its methods are *[OpError] with [ErrFenced], [ErrReleased] or
-// [ErrWentBack], all of which end the lease; [ErrNoLease], [ErrDenied] and
-// [ErrTooLarge], which are permanent; and [ErrFull], [ErrTooMany],
+// [ErrWentBack], all of which end the lease; [ErrNoLease] and [ErrDenied], which
+// are permanent, as is [ErrTooLarge] with this broker; and [ErrFull], [ErrTooMany],
 // [ErrUnknown], [ErrNoStream], [ErrDisconnected], [ErrUnavailable] or ctx's
 // own, which are worth another try. Trying again is always harmless.
 type Bucket struct {

@@ -87,7 +87,7 @@ func TestReplicatedStream(t *testing.T) {
 		if seen := snapshotOf(t, reader); len(seen) != 1500 {
 			t.Errorf("snapshot has %d", len(seen))
 		}
-		reader.snapshotBy.Store(noConsumer)
+		reader.noSnapshot.Store(true)
 		if seen := snapshotOf(t, reader); len(seen) != 1500 {
 			t.Errorf("snapshot by direct get has %d", len(seen))
 		}

@@ -64,7 +64,7 @@ func streamConfig(site events.Site, cfg Config, maxPayload int64) jetstream.Stre
 		MaxMsgsPerSubject:  1,
 		MaxMsgs:            -1,
 		MaxBytes:           -1,
-		MaxMsgSize:         int32(min(maxPayload, maxMessageBytes)),
+		MaxMsgSize:         int32(min(max(maxPayload, minMessageBytes), maxMessageBytes)),
 		MaxConsumers:       maxConsumers,
 		Discard:            jetstream.DiscardNew, // DiscardOld would drop paths without a word
 		Compression:        jetstream.NoCompression,

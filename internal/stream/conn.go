@@ -34,7 +34,7 @@ type Conn struct {
 
 	reconnects   atomic.Uint64
 	changed      chan struct{}
-	snapshotBy   atomic.Int32 // how a snapshot is read: anyConsumer, …
+	noSnapshot   atomic.Bool // this user may not create consumers
 	closedByUs   atomic.Bool
 	reportedOnce sync.Map // causes that were logged
 
@@ -202,7 +202,7 @@ func (c *Conn) lost(err error) {
 }
 
 func (c *Conn) restored() {
-	c.snapshotBy.Store(anyConsumer)
+	c.noSnapshot.Store(false)
 	c.reportedOnce.Clear()
 	version := c.nc.ConnectedServerVersion()
 	if version != "" && !newEnough(version) {
@@ -210,12 +210,12 @@ func (c *Conn) restored() {
 			"needed", fmt.Sprintf("%d.%d.0", minMajor, minMinor))
 	}
 	c.log.Info("connected to broker again", "url", c.nc.ConnectedUrlRedacted(), "version", version)
-	c.reconnects.Add(1)
 	c.mu.Lock()
 	if !c.isUp {
 		c.isUp = true
 		close(c.up)
 	}
+	c.reconnects.Add(1)
 	c.mu.Unlock()
 	c.signal()
 }

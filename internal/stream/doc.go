@@ -32,8 +32,9 @@
 // are treecast.web.holder, where the holder of the lease answers,
 // treecast.web.barrier, where it is asked whether all is published,
 // treecast.web.source, where it is asked how the source is,
-// treecast.web.want, where nodes ask for objects, and treecast.web.node.<name>,
-// where a node answers how it is.
+// treecast.web.want, where nodes ask for objects, treecast.web.snapshot, where
+// they ask to be lent a consumer of headers, "<node>+snapshot", and
+// treecast.web.node.<name>, where a node answers how it is.
 //
 // The object store is stream "OBJ_web", as nats.go lays it out. An object's
 // data is on $O.web.C.<NUID>, where a NUID is used once and never again; its

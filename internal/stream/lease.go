@@ -82,7 +82,10 @@ func (c *Conn) Acquire(ctx context.Context, site events.Site, me Holder, takeove
 	if err != nil {
 		return nil, failed("acquire lease", site, err)
 	}
-	l := &Lease{c: c, js: c.js, site: site, me: me, serial: info.Replicas > 1, maxBytes: max(info.MaxMessageBytes, 0)}
+	l := &Lease{c: c, js: c.js, site: site, me: me, serial: info.Replicas > 1}
+	if info.MaxMessageBytes > 0 {
+		l.maxBytes = max(info.MaxMessageBytes, minMessageBytes) // what EnsureStream makes of it
+	}
 	if err := l.acquire(ctx, takeover); err != nil {
 		return nil, failed("acquire lease", site, err)
 	}

@@ -22,7 +22,7 @@ import (
 // used. TLSCert and TLSKey are our certificate, TLSCA who signs the broker's.
 type ConnectOptions struct {
 	URL  string // nats://host:port, tls://…; several with commas; default nats://127.0.0.1:4222
-	Name string // as `nats server report connections` shows it; in the inbox's subject, and in the name of a snapshot's consumer
+	Name string // as `nats server report connections` shows it, and in the inbox's subject
 
 	Creds, NKey, User, PasswordFile string
 	TLSCA, TLSCert, TLSKey          string
@@ -47,10 +47,7 @@ const (
 
 // InboxPrefix is what the subjects of all replies to a connection of that name
 // begin with: the one subscription that its user needs is "<prefix>.>".
-func InboxPrefix(name string) string { return "_INBOX_" + nameToken(name) }
-
-// nameToken is a connection's name as a token of a subject.
-func nameToken(name string) string {
+func InboxPrefix(name string) string {
 	if name == "" {
 		name = "treecast"
 	}
@@ -62,7 +59,7 @@ func nameToken(name string) string {
 			token[i] = '-'
 		}
 	}
-	return string(token)
+	return "_INBOX_" + string(token)
 }
 
 // servers returns the URL to dial.

@@ -48,8 +48,8 @@ func (m *Message) size() int64 {
 //
 // Not stored: [ErrFenced] (a *[FencedError]), [ErrWentBack] and [ErrReleased]
 // end the lease; [ErrFull], [ErrTooMany], [ErrNotSent], [ErrDisconnected],
-// [ErrNoStream] and [ErrUnavailable] are worth another try; [ErrTooLarge] and
-// [ErrDenied] are not. Stored or not: [ErrUnknown]; publishing the same again
+// [ErrNoStream] and [ErrUnavailable] are worth another try; [ErrDenied] is
+// not, nor [ErrTooLarge] with this broker. Stored or not: [ErrUnknown]; publishing the same again
 // is harmless. A message acknowledged with a sequence that is not larger than
 // the last one is stored, in a stream that lost its past: [ErrWentBack].
 func (l *Lease) Publish(ctx context.Context, msgs []Message) []error {

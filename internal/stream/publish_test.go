@@ -219,10 +219,7 @@ func TestPublishWithLesserMaxPayload(t *testing.T) {
 	s, c := newSite(t, func(o *server.Options) { o.MaxPayload = limit })
 	l := acquire(t, c, "a")
 	b := openBucket(t, l, Config{})
-	s.stop()
-	limit = 100_000
-	s.start()
-	eventually(t, "the connection is back", c.Connected)
+	s.restart(func() { limit = 100_000 }, c)
 	publish(t, l, message(t, "small", "x"))
 	errs := l.Publish(t.Context(), []Message{message(t, "large", string(make([]byte, 100_000)))})
 	want(t, errs[0], ErrTooLarge)

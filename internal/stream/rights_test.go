@@ -34,48 +34,66 @@ func exampleUsers(t *testing.T) (as func(user string) *Conn) {
 	}
 }
 
-// A node may make the consumer of its snapshots, one at a time, and no other.
+// A node may create no consumer. The publisher lends it one that reads headers.
 func TestSnapshotUnderTheExamplesRights(t *testing.T) {
 	as := exampleUsers(t)
 	publisher, node := as("publisher"), as("b")
 	if _, err := publisher.EnsureStream(t.Context(), site, Config{}); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, acquire(t, publisher, "a"), messages(t, 20, "x")...)
-	read := func(during func()) (n int) {
+	if err := publisher.AddNodes(t.Context(), site, []string{"b"}, NodeConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	l := acquire(t, publisher, "a")
+	publish(t, l, messages(t, 20, "x")...)
+	read := func(name string, during func()) {
 		t.Helper()
-		if _, err := node.Snapshot(t.Context(), site, func(uint64, string, string) error {
+		n := 0
+		if _, err := node.NodeSnapshot(t.Context(), site, name, func(uint64, string, string) error {
 			if n++; n == 10 && during != nil {
 				during()
 			}
 			return nil
-		}); err != nil {
+		}); err != nil || n != 20 {
+			t.Errorf("%d entries, %v", n, err)
+		}
+	}
+	lent := func(name string) bool {
+		t.Helper()
+		info, err := publisher.consumerInfo(t.Context(), site, lentConsumer(name))
+		if err != nil && !errors.Is(err, ErrNoConsumer) {
+			t.Fatal(err)
+		}
+		return err == nil && info.Config.HeadersOnly && info.Config.DeliverSubject == "" && info.Config.Durable == ""
+	}
+	read("b", nil)
+	if lent("b") {
+		t.Error("lent by nobody")
+	}
+	stop, err := l.LendConsumers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	read("b", func() {
+		if !lent("b") {
+			t.Error("nothing is lent to the node")
+		}
+		read("b", nil) // the second reader has it not, and reads all the same
+	})
+	// Forgotten in the midst: Direct Get goes on from there.
+	eventually(t, "the server forgets it", func() bool { return !lent("b") })
+	read("b", func() {
+		if err := publisher.js.DeleteConsumer(t.Context(), streamName(site), lentConsumer("b")); err != nil {
 			t.Error(err)
 		}
-		return n
-	}
-	const theirs = "b+snapshot"
-	first := read(func() {
-		info, err := publisher.consumerInfo(t.Context(), site, theirs)
-		if err != nil || !info.Config.HeadersOnly {
-			t.Errorf("the node reads without a consumer of headers: %v", err)
-		}
-		if second := read(nil); second != 20 { // by direct get
-			t.Errorf("%d entries read beside", second)
-		}
 	})
-	if first != 20 || node.snapshotBy.Load() != ownConsumer {
-		t.Errorf("%d entries read", first)
+	read("c", nil)
+	if lent("c") {
+		t.Error("lent to one who is no node")
 	}
-	if _, err := publisher.consumerInfo(t.Context(), site, theirs); !errors.Is(err, ErrNoConsumer) {
-		t.Errorf("the consumer is left: %v", err)
-	}
-	if n := read(nil); n != 20 || node.snapshotBy.Load() != ownConsumer {
-		t.Errorf("%d entries read again", n)
-	}
-	s := &snapshot{c: node, site: site, next: 1}
-	for _, name := range []string{"b", "c", "c+snapshot", "snapshot-x"} {
-		want(t, s.createConsumer(t.Context(), name), ErrDenied)
+	for _, name := range []string{"b", "c", "snapshot-x", lentConsumer("b")} {
+		want(t, node.createHeaders(t.Context(), site, name, 1, ownIdle), ErrDenied)
 	}
 }
 

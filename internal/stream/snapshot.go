@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"treecast/internal/events"
 )
@@ -16,7 +15,6 @@ const (
 	snapshotBatch = 8192
 	// How long a new subject may be unknown to other servers of a cluster.
 	interestPatience = 2 * time.Second
-	snapshotIdle     = time.Minute // after which the server forgets a snapshot's consumer
 )
 
 // Snapshot calls fn with the header of every entry that lives in site's
@@ -27,20 +25,28 @@ const (
 // Info.LastSeq was seen or is superseded; what is newer may have been seen.
 // Subject and header are not decoded or checked. Lease messages are left out.
 //
-// It takes a consumer, with a name that nobody else has or, where this user may
-// not create that, of the one name that it may (see [ConnectOptions]). Without
-// either, and for a second reader under that name, the messages are read whole,
-// by Direct Get, which costs the bodies' transfer, and the server a walk over all
-// subjects for each thousand of them.
+// It takes a consumer. Where this user may not create one, the messages are read
+// whole, by Direct Get, which costs the bodies' transfer, and the server a walk
+// over all subjects for each thousand of them. A node has [Conn.NodeSnapshot].
 //
 // After an error, fn's or [ErrNoStream], [ErrDenied], [ErrDisconnected],
 // [ErrUnavailable] or ctx's own, what fn was told proves nothing: begin anew.
 func (c *Conn) Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (Info, error) {
+	return c.snapshot(ctx, site, "", fn)
+}
+
+// NodeSnapshot is Snapshot for a node, which borrows a consumer of the publisher
+// where it may not create one (see [Lease.LendConsumers]).
+func (c *Conn) NodeSnapshot(ctx context.Context, site events.Site, node string, fn func(seq uint64, subject, header string) error) (Info, error) {
+	return c.snapshot(ctx, site, node, fn)
+}
+
+func (c *Conn) snapshot(ctx context.Context, site events.Site, node string, fn func(seq uint64, subject, header string) error) (Info, error) {
 	info, err := c.StreamInfo(ctx, site)
 	if err != nil {
 		return Info{}, err
 	}
-	s := &snapshot{c: c, site: site, info: info, next: 1, fn: fn}
+	s := &snapshot{c: c, site: site, node: node, info: info, next: 1, fn: fn}
 	if err := s.run(ctx); err != nil {
 		return Info{}, failed("snapshot", site, err)
 	}
@@ -50,17 +56,12 @@ func (c *Conn) Snapshot(ctx context.Context, site events.Site, fn func(seq uint6
 type snapshot struct {
 	c    *Conn
 	site events.Site
+	node string // who may borrow a consumer; "": nobody
 	info Info
 	next uint64 // everything before was seen
 	fn   func(seq uint64, subject, header string) error
+	stop error // fn's
 }
-
-// How a snapshot is read; the first that this user's rights allow.
-const (
-	anyConsumer int32 = iota // of a name that nobody else has
-	ownConsumer              // of this user's name
-	noConsumer
-)
 
 // run reads in up to three steps, each on from where the one before ended. A
 // consumer is fast, but its count of what is left is too small for a moment
@@ -68,22 +69,14 @@ const (
 // adds the new one. So that its zero proves nothing, and the end is left to
 // Direct Get, which asks the store itself.
 func (s *snapshot) run(ctx context.Context) error {
-	for by := s.c.snapshotBy.Load(); by < noConsumer; by++ {
-		name := "snapshot-" + randomToken()
-		if by == ownConsumer {
-			name = nameToken(s.c.name) + "+snapshot"
-		}
-		err := s.byConsumer(ctx, name)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, errNoSnapshotConsumer) {
-			return err
-		}
-		if errors.Is(err, ErrDenied) {
-			s.c.snapshotBy.CompareAndSwap(by, by+1) // until the next connect
-		}
-		s.c.log.Debug("no consumer for a snapshot", "consumer", name, "err", err)
+	err := s.byOwn(ctx)
+	if errors.Is(err, errNoConsumer) && s.node != "" {
+		err = s.byLent(ctx)
+	}
+	if errors.Is(err, errNoConsumer) {
+		s.c.log.Debug("snapshot by direct get", "from", s.next, "err", err)
+	} else if err != nil {
+		return err
 	}
 	if err := s.byDirect(ctx); err != nil {
 		return err
@@ -99,7 +92,8 @@ func (s *snapshot) take(d *Delivery) error {
 	if !s.site.IsFile(d.Subject) {
 		return nil
 	}
-	return s.fn(d.Seq, d.Subject, d.Header)
+	s.stop = s.fn(d.Seq, d.Subject, d.Header)
+	return s.stop
 }
 
 // tail reads what is left from the leader itself, one by one. There is
@@ -119,16 +113,47 @@ func (s *snapshot) tail(ctx context.Context) error {
 	}
 }
 
-// errNoSnapshotConsumer reports that no consumer could be had.
-var errNoSnapshotConsumer = errors.New("no consumer for a snapshot")
+// errNoConsumer reports that no consumer could be had, or not until the end.
+var errNoConsumer = errors.New("no consumer for a snapshot")
 
-// byConsumer reads headers only, through a consumer in the server's memory. It
-// pulls without waiting, so that the server says when nothing is left.
-func (s *snapshot) byConsumer(ctx context.Context, name string) error {
-	if err := s.createConsumer(ctx, name); err != nil {
+// byOwn reads through a consumer that we create, of a name that nobody else has.
+func (s *snapshot) byOwn(ctx context.Context) error {
+	if s.c.noSnapshot.Load() {
+		return errNoConsumer
+	}
+	name := "snapshot-" + randomToken()
+	err := s.c.createHeaders(ctx, s.site, name, s.next, ownIdle)
+	if err == nil {
+		defer s.dropConsumer(ctx, name)
+		return s.byConsumer(ctx, name, ownIdle)
+	}
+	if errors.Is(err, ErrNoStream) || errors.Is(err, ErrDisconnected) || ctx.Err() != nil {
 		return err
 	}
-	defer s.dropConsumer(ctx, name)
+	if errors.Is(err, ErrDenied) {
+		s.c.noSnapshot.Store(true) // until the next connect
+	}
+	return fmt.Errorf("%w: %w", errNoConsumer, err)
+}
+
+// byLent reads through a consumer that the publisher has lent. Whatever becomes
+// of that, Direct Get goes on from there.
+func (s *snapshot) byLent(ctx context.Context) error {
+	name, err := s.borrow(ctx)
+	if err == nil {
+		err = s.byConsumer(ctx, name, lentIdle)
+	}
+	if err == nil || s.stop != nil || ctx.Err() != nil || errors.Is(err, ErrDisconnected) || errors.Is(err, ErrNoStream) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNoConsumer, err)
+}
+
+// byConsumer reads headers only, through a consumer in the server's memory, which
+// the server forgets, and may have made anew for another reader, if nobody reads
+// for as long as idle. It pulls without waiting, so that the server says when
+// nothing is left.
+func (s *snapshot) byConsumer(ctx context.Context, name string, idle time.Duration) error {
 	subject := "CONSUMER.MSG.NEXT." + streamName(s.site) + "." + name
 	in, err := s.c.openInbox(ctx, idleTimeout, exactly(apiPrefix+subject))
 	if err != nil {
@@ -137,7 +162,12 @@ func (s *snapshot) byConsumer(ctx context.Context, name string) error {
 	defer in.close()
 	// In a cluster it takes a moment until every server knows the consumer.
 	known := time.Now().Add(interestPatience)
+	asked := time.Now()
 	for delivered := uint64(0); ; {
+		if time.Since(asked) > idle-idle/4 {
+			return fmt.Errorf("%w: a snapshot's consumer was not read from for %v", ErrUnavailable, time.Since(asked))
+		}
+		asked = time.Now()
 		err := in.request(s.c, subject, pullRequest{Batch: snapshotBatch, NoWait: true})
 		for n := 0; err == nil && n < snapshotBatch; n++ {
 			msg, err := in.next()
@@ -182,30 +212,6 @@ func (s *snapshot) consumed(msg *nats.Msg, delivered *uint64) (done bool, err er
 	d := newDelivery(msg)
 	d.Seq = meta.Sequence.Stream
 	return meta.NumPending == 0, s.take(d)
-}
-
-// createConsumer fails where there is one of that name: no two readers may
-// share one, and the server takes two of the same settings for the same.
-func (s *snapshot) createConsumer(ctx context.Context, name string) error {
-	cc := jetstream.ConsumerConfig{
-		Name:              name,
-		Description:       "treecast snapshot " + randomToken(),
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       s.next,
-		AckPolicy:         jetstream.AckNonePolicy,
-		HeadersOnly:       true,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: snapshotIdle,
-	}
-	gctx, done := s.c.guard(ctx, apiTimeout, exactly(apiPrefix+"CONSUMER.CREATE."+streamName(s.site)+"."+name))
-	defer done()
-	_, err := s.c.js.CreateConsumer(gctx, streamName(s.site), cc)
-	if err = translate(gctx, err); err == nil || errors.Is(err, ErrNoStream) ||
-		errors.Is(err, ErrDisconnected) || ctx.Err() != nil {
-		return err
-	}
-	return fmt.Errorf("%w: %w", errNoSnapshotConsumer, err)
 }
 
 // dropConsumer spares the server a minute; where it cannot, the server forgets

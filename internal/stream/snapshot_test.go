@@ -197,7 +197,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.Run(fmt.Sprintf("%d/direct=%v", paths, direct), func(b *testing.B) {
 				node := dial(b, s, "b")
 				if direct {
-					node.snapshotBy.Store(noConsumer)
+					node.noSnapshot.Store(true)
 				}
 				for b.Loop() {
 					seen := 0

@@ -23,6 +23,17 @@ type Stream interface {
 	Fetch(ctx context.Context, site events.Site, wanted []stream.Wanted, fn func(stream.Delivery) error) error
 }
 
+// nodeStream is a connection as a node's stream.
+type nodeStream struct {
+	*stream.Conn
+	node string
+}
+
+// Snapshot is [stream.Conn.NodeSnapshot].
+func (s nodeStream) Snapshot(ctx context.Context, site events.Site, fn func(seq uint64, subject, header string) error) (stream.Info, error) {
+	return s.NodeSnapshot(ctx, site, s.node, fn)
+}
+
 // Bucket is where a node gets chunks, and asks for what is missing. See
 // [stream.Bodies].
 type Bucket interface {

@@ -126,7 +126,7 @@ func open(conn *stream.Conn, o Options, openTree func(apply.Options) (*apply.Tre
 		return nil, err
 	}
 	return &subscriber{
-		Options: o, conn: conn, stream: conn, bucket: conn.Bodies(o.Site), ack: (*stream.Delivery).Ack,
+		Options: o, conn: conn, stream: nodeStream{conn, o.Node}, bucket: conn.Bodies(o.Site), ack: (*stream.Delivery).Ack,
 		tree: tree, codec: codec, status: newStatus(&o, tree), reconciled: time.Now(),
 	}, nil
 }
