@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -65,17 +64,6 @@ type reading struct {
 	mu   sync.Mutex
 	list events.ChunkList
 }
-
-// A flight is a piece that has been read and is not done with.
-type flight struct {
-	index int
-	size  int64
-	sum   events.Digest // zero: not known yet
-	buf   *[]byte       // nil for a hole
-	users atomic.Int32  // the last one frees it
-}
-
-func (f *flight) body() []byte { return (*f.buf)[:f.size] }
 
 func newReading(t *Tree, p events.Path, fd int, opened Meta, average uint32, was Body, most int, put func(context.Context, Piece) error) (*reading, error) {
 	r := &reading{
@@ -259,16 +247,6 @@ func (r *reading) search(ctx context.Context, s section, f *flight) (at int64, e
 	return at, nil
 }
 
-// room waits for room for one more piece.
-func (r *reading) room(ctx context.Context) error {
-	select {
-	case r.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // send gives the next piece its place in the list, and hands it on to those that
 // hash it.
 func (r *reading) send(f *flight) error {
@@ -288,31 +266,6 @@ func (r *reading) send(f *flight) error {
 	}
 	r.whole <- f
 	return nil
-}
-
-// land lets go of a piece, and makes room if nobody else uses it.
-func (r *reading) land(f *flight) {
-	if f.users.Add(-1) == 0 {
-		r.free(f)
-	}
-}
-
-// free gives back a piece's room.
-func (r *reading) free(f *flight) {
-	if f.buf != nil {
-		r.tree.bodies.Put(f.buf)
-	}
-	<-r.slots
-}
-
-// buffer returns room for a chunk of any size.
-func (r *reading) buffer() *[]byte {
-	largest := 2 * int(r.average)
-	if b, ok := r.tree.bodies.Get().(*[]byte); ok && len(*b) >= largest {
-		return b
-	}
-	b := make([]byte, largest)
-	return &b
 }
 
 // hashWhole makes the digest of the file's bytes, those of holes included, and
@@ -355,11 +308,6 @@ func (r *reading) hashWhole(ctx context.Context) error {
 	}
 	r.digest, r.trail = whole.Sum()
 	return nil
-}
-
-// is reports whether f is known to be the chunk i of a body that has a trail.
-func (f *flight) is(b Body, i int) bool {
-	return b.Trail != nil && i < len(b.List) && b.List[i] == events.Chunk{Digest: f.sum, Size: f.size} && b.List[i].Hole() == (f.buf == nil)
 }
 
 // resume returns the hash of the chunks that the file begins with as before, at
