@@ -14,7 +14,7 @@ torture: torture-power # files of 1 and 20 GiB: kills at random points, peak mem
 # alive, and that all of it is gone at any end.
 torture-power: # kill -9 and power cuts of all processes under load for TREECAST_TIME (30m), and at every call of an apply
 	TREECAST_TORTURE=1 unshare -m scripts/test -count=1 -v -timeout=12h -run '^TestTorturePower$$' .
-	TREECAST_TORTURE=1 unshare -m scripts/test -count=1 -timeout=4h -run '^TestPowerCut' ./internal/apply
+	TREECAST_TORTURE=1 unshare -m scripts/test -count=1 -timeout=4h -run '^Test(PowerCut|Fault)' ./internal/apply
 
 ci: # everything that a change must pass
 	.ci/run
