@@ -23,7 +23,7 @@ import (
 func TestRandomWork(t *testing.T) {
 	t.Parallel()
 	seed := number(t, "TREECAST_SEED", uint64(time.Now().UnixNano()))
-	ops := 2500
+	ops := 1500
 	if testing.Short() {
 		ops = 600
 	}

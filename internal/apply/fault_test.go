@@ -114,7 +114,7 @@ func TestFaultAtEveryCall(t *testing.T) {
 }
 
 // stride is between two calls that a kind of fault comes at; the kinds begin at
-// different ones, so that some come at each. With TREECAST_TORTURE all do.
+// different ones, so that one comes at each. With TREECAST_TORTURE all do.
 func stride() int {
 	switch {
 	case os.Getenv("TREECAST_TORTURE") != "":
@@ -122,7 +122,7 @@ func stride() int {
 	case testing.Short():
 		return 7
 	}
-	return 3
+	return len(faultNames)
 }
 
 // broken runs the story with one fault and reports whether that came.
