@@ -39,6 +39,7 @@
 //     both with the disk.
 //  9. [Watcher.Sync] is a barrier: it returns when every change made before
 //     the call has been handed on as a hint.
+//  10. The old name of what was renamed is not handed on before the new one.
 //
 // Linux only: openat2 needs 5.6, and /proc must be mounted for the watcher.
 //

@@ -14,9 +14,10 @@ import (
 // and when that comes back as an event, so has everything older, for inotify
 // keeps the order. At most one mark is under way.
 //
-// The barriers that wait, and the paths whose watches were dropped, belong to
-// a generation; a mark closes it. An event under a dropped path is of the
-// watch that was dropped only until then.
+// The barriers that wait, the paths whose watches were dropped, and the names
+// that went belong to a generation; a mark closes it. An event under a dropped
+// path is of the watch that was dropped only until then. And by then the name
+// that something was renamed to has come, for inotify tells of it next.
 type fence struct {
 	fd      int
 	path    string
@@ -25,10 +26,18 @@ type fence struct {
 	marked  bool
 	waiting []barrier
 	dropped map[events.Path]uint64
+	gone    map[events.Path]departure
 }
 
 type barrier struct {
 	passed     chan struct{}
+	generation uint64
+	again      bool // it waits for what went before its own mark came
+}
+
+// A departure is a name that went, perhaps to another one.
+type departure struct {
+	deep       bool // it was a directory's
 	generation uint64
 }
 
@@ -40,15 +49,17 @@ func newFence() (fence, error) {
 	if err != nil {
 		return fence{}, fmt.Errorf("watch: memfd_create: %w", err)
 	}
-	return fence{fd: fd, path: "/proc/self/fd/" + strconv.Itoa(fd), dropped: make(map[events.Path]uint64)}, nil
+	return fence{fd: fd, path: "/proc/self/fd/" + strconv.Itoa(fd), dropped: make(map[events.Path]uint64), gone: make(map[events.Path]departure)}, nil
 }
 
 func (f *fence) close() { _ = unix.Close(f.fd) }
 
-// reset is for a new fsnotify watcher, which has no old events.
+// reset is for a new fsnotify watcher, which has no old events. All of the tree
+// is looked at then, also what went.
 func (f *fence) reset() {
 	f.marked = false
 	clear(f.dropped)
+	clear(f.gone)
 	if len(f.waiting) > 0 {
 		f.set()
 	}
@@ -56,7 +67,7 @@ func (f *fence) reset() {
 
 // await puts a barrier behind everything that has happened.
 func (f *fence) await(passed chan struct{}) {
-	f.waiting = append(f.waiting, barrier{passed, f.now})
+	f.waiting = append(f.waiting, barrier{passed, f.now, false})
 	f.set()
 }
 
@@ -65,6 +76,21 @@ func (f *fence) drop(p events.Path) {
 	f.dropped[p] = f.now
 	f.set()
 }
+
+// went remembers that a name went. One that goes again and again is not held
+// for longer.
+func (f *fence) went(p events.Path, deep bool) {
+	d, ok := f.gone[p]
+	if !ok {
+		d.generation = f.now
+	}
+	d.deep = d.deep || deep
+	f.gone[p] = d
+	f.set()
+}
+
+// holds reports whether names that went wait for a mark.
+func (f *fence) holds() bool { return len(f.gone) > 0 }
 
 // set makes the mark, unless one is under way: then the next follows it.
 func (f *fence) set() {
@@ -76,28 +102,37 @@ func (f *fence) set() {
 	_ = unix.Fchmod(f.fd, 0o600) // of a memfd of ours: cannot fail
 }
 
-// came is called with the mark's event and returns the barriers passed.
-func (f *fence) came() []chan struct{} {
+// came is called with the mark's event and returns the barriers passed, and
+// hints for the names that went before it.
+func (f *fence) came() (passed []chan struct{}, gone []Hint) {
 	f.marked = false
-	var passed []chan struct{}
-	still := f.waiting[:0]
-	for _, b := range f.waiting {
-		if b.generation <= f.mark {
-			passed = append(passed, b.passed)
-		} else {
-			still = append(still, b)
-		}
-	}
-	f.waiting = still
 	for p, generation := range f.dropped {
 		if generation <= f.mark {
 			delete(f.dropped, p)
 		}
 	}
-	if len(f.waiting) > 0 || len(f.dropped) > 0 {
+	for p, d := range f.gone {
+		if d.generation <= f.mark {
+			gone = append(gone, Hint{p, d.deep})
+			delete(f.gone, p)
+		}
+	}
+	still := f.waiting[:0]
+	for _, b := range f.waiting {
+		switch {
+		case b.generation > f.mark:
+			still = append(still, b)
+		case f.holds() && !b.again:
+			still = append(still, barrier{b.passed, f.now, true})
+		default:
+			passed = append(passed, b.passed)
+		}
+	}
+	f.waiting = still
+	if len(f.waiting) > 0 || len(f.dropped) > 0 || f.holds() {
 		f.set()
 	}
-	return passed
+	return passed, gone
 }
 
 // stale reports whether an event at p may be of a watch that was dropped.

@@ -97,7 +97,7 @@ func (w *Watcher) yield(other *node, ino uint64) {
 		return
 	}
 	w.drop(other, q)
-	w.went(q)
+	w.fence.went(q, true)
 }
 
 // replace watches what stands at p now, with all that is under it.

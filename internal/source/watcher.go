@@ -39,11 +39,10 @@ type Watcher struct {
 	watches int              // nodes that are watched
 	work    []visit          // a stack
 	burst   burst
-	gone    burst // directories that went, perhaps to another name: see flush
-
-	goneFirst, goneLast time.Time // when they did
-
+	gone    burst     // names that went, when what they went to is known: see flush
+	goneAt  time.Time // of the first of them
 	fence   fence
+	marked  bool              // its mark came since the last flush
 	passed  []chan struct{}   // barriers to report once there is no work
 	ended   []chan<- struct{} // of jobs that someone waits for
 	rescans int
@@ -173,10 +172,6 @@ func (w *Watcher) loop(ctx context.Context) {
 				work = always
 			}
 		}
-		var gone <-chan time.Time
-		if !w.gone.empty() {
-			gone = time.After(goneWait)
-		}
 		select {
 		case <-ctx.Done():
 			return
@@ -191,8 +186,6 @@ func (w *Watcher) loop(ctx context.Context) {
 			w.check()
 		case passed := <-w.syncs:
 			w.fence.await(passed)
-		case <-gone:
-			w.drain(evs) // first: what comes may be what went
 		case <-w.renewAt:
 			w.renewAt = nil
 			w.rescan()
@@ -232,32 +225,42 @@ func (w *Watcher) take(ev fsnotify.Event, ok bool) {
 	w.event(ev)
 }
 
-// A directory that went is hinted when no other did for goneWait and all that
-// came is watched, but goneCap later at the latest.
-const (
-	goneWait = 2 * time.Millisecond
-	goneCap  = time.Second
-)
+// goneCap is the longest that what went waits for what came to be watched.
+const goneCap = time.Second
 
-// went notes that a directory went.
-func (w *Watcher) went(p events.Path) {
-	w.goneLast = time.Now()
-	if w.gone.empty() {
-		w.goneFirst = w.goneLast
+// markCame answers that the fence's mark came.
+func (w *Watcher) markCame() {
+	passed, gone := w.fence.came()
+	w.passed = append(w.passed, passed...)
+	w.marked = true
+	for _, h := range gone {
+		if w.gone.empty() {
+			w.goneAt = time.Now()
+		}
+		w.gone.add(h.Path, h.Deep)
 	}
-	w.gone.add(p, true)
+}
+
+// isGone reports whether p went and was not hinted yet.
+func (w *Watcher) isGone(p events.Path) bool {
+	_, held := w.fence.gone[p]
+	return held || w.gone.has(p)
 }
 
 // flush hands on what was collected: hints, then the state, then the word that
 // they were.
 //
-// A directory that was renamed goes first and comes next, and is hinted under
-// its new name when all of it is watched. Its old name is hinted with that, so
-// that nobody removes it before the new one is there.
+// What was renamed goes first and comes next, and a directory is hinted under
+// its new name when all of it is watched. The old name is hinted with the new
+// one, so that nobody removes it before that is there: all is held until the
+// fence says that what came is known.
 func (w *Watcher) flush() {
+	if w.fence.holds() && !w.marked && w.fsn != nil && w.renewAt == nil {
+		return
+	}
+	w.marked = false
 	hints := w.burst.take()
-	watched := len(w.work) == 0 || w.fsn == nil
-	if watched && time.Since(w.goneLast) > goneWait || time.Since(w.goneFirst) > goneCap {
+	if len(w.work) == 0 || w.fsn == nil || time.Since(w.goneAt) > goneCap {
 		hints = append(hints, w.gone.take()...)
 	}
 	if len(hints) > 0 {

@@ -17,7 +17,7 @@ func (w *Watcher) event(ev fsnotify.Event) {
 			w.trouble(err) // events before the mark may be lost: a new watcher gets a new one
 			return
 		}
-		w.passed = append(w.passed, w.fence.came()...)
+		w.markCame()
 		return
 	case ev.Name == w.base:
 		w.rootEvent(ev)
@@ -82,9 +82,9 @@ func (w *Watcher) nameEvent(p events.Path, parent *node, ev fsnotify.Event) {
 	}
 	switch excluded := w.tree.opts.Filter.excludes(p, old != nil); {
 	case excluded:
-	case old != nil:
-		w.went(p)
-	case w.gone.has(p) && !ev.Has(fsnotify.Create): // the directory's own watch tells it again
+	case old != nil || ev.Has(fsnotify.Rename):
+		w.fence.went(p, old != nil)
+	case w.isGone(p) && !ev.Has(fsnotify.Create): // the directory's own watch tells it again
 	default:
 		w.burst.add(p, false)
 	}
