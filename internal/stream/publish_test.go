@@ -465,11 +465,15 @@ func TestNobodyIsAskedForOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asked, err := s.connect("b").nc.SubscribeSync(apiPrefix + "STREAM.INFO.>")
+	b := s.connect("b").nc
+	asked, err := b.SubscribeSync(apiPrefix + "STREAM.INFO.>")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := asked.SetPendingLimits(-1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Flush(); err != nil { // the server has the subscription
 		t.Fatal(err)
 	}
 	l.full = true // else they are a batch
