@@ -1,9 +1,12 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/sync/errgroup"
@@ -139,5 +142,61 @@ func BenchmarkFetch(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/message")
 			})
 		}
+	}
+}
+
+func BenchmarkPublish(b *testing.B) {
+	for _, sync := range []bool{false, true} {
+		s := &testServer{dir: b.TempDir(), adjust: func(o *server.Options) { o.SyncAlways = sync }}
+		o := &server.Options{DontListen: true, JetStream: true, StoreDir: s.dir, NoSigs: true, NoLog: true, SyncAlways: sync}
+		srv, err := server.NewServer(o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		go srv.Start()
+		if !srv.ReadyForConnections(10 * time.Second) {
+			b.Fatal("not ready")
+		}
+		s.srv = srv
+		c, err := Connect(b.Context(), ConnectOptions{InProcess: s, Log: quiet()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.EnsureStream(b.Context(), site, Config{}); err != nil {
+			b.Fatal(err)
+		}
+		l, err := c.Acquire(b.Context(), site, Holder{}, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, n := range []int{1, 4, 8, 12, 16, 24, 32, 64, 1000} {
+			msgs := make([]Message, n)
+			send := make([]int, n)
+			for i := range msgs {
+				msgs[i] = Message{Subject: fmt.Sprintf("treecast.web.file.d.f%d", i), Header: strings.Repeat("h", 300), Payload: make([]byte, 2048)}
+				send[i] = i
+			}
+			for _, way := range []string{"plain", "batch"} {
+				if n == 1 && way == "batch" {
+					continue
+				}
+				b.Run(fmt.Sprintf("sync=%v/%s/%d", sync, way, n), func(b *testing.B) {
+					for b.Loop() {
+						p := &publication{l: l, msgs: msgs, errs: make([]error, n)}
+						if way == "plain" {
+							p.plain(b.Context(), send)
+						} else {
+							p.batch(b.Context(), send)
+						}
+						if err := errors.Join(p.errs...); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+		c.Close()
+		srv.Shutdown()
+		srv.WaitForShutdown()
 	}
 }
