@@ -129,7 +129,7 @@ func (c *collection) run(ctx context.Context) error {
 		sw := sweep{collection: c, urgent: urgent, start: time.Now()}
 		err := sw.run(ctx)
 		due = sw.due
-		if sw.removed > 0 {
+		if sw.removed > sw.orphans { // those are of uploads that found no room: it is no more than they had
 			c.roomMade()
 		} else if urgent {
 			c.futile = time.Now().Add(futileFactor * time.Since(sw.start))
@@ -170,12 +170,19 @@ type sweep struct {
 	urgent bool // the grace is over for everything
 	start  time.Time
 
-	removed, marked, waiting int
-	bytes                    int64     // of what was removed
-	due                      time.Time // of what waits; zero: nothing does
+	removed, orphans int       // what was removed, and how much of it was no object
+	bytes            int64     // of what was removed
+	marked, waiting  int       // objects
+	due              time.Time // of what waits; zero: nothing does
 }
 
 func (s *sweep) run(ctx context.Context) error {
+	if s.urgent {
+		s.pins.Forget(func(p events.Path) bool {
+			_, err := s.s.src.Lstat(p)
+			return errors.Is(err, source.ErrAbsent)
+		})
+	}
 	defer s.pins.Sweep()()
 	names, err := s.catalog.named(ctx, s.pins.Moves, s.s.lease.Settle)
 	if err != nil {
@@ -231,6 +238,7 @@ func (s *sweep) orphan(ctx context.Context, nuid string, bytes int64) error {
 		return err
 	}
 	s.removed++
+	s.orphans++
 	s.bytes += bytes
 	return s.rest(ctx, time.Since(start))
 }

@@ -22,6 +22,7 @@ type pins struct {
 
 // A pinned is what one upload has pinned.
 type pinned struct {
+	path    events.Path
 	digests map[events.Digest]bool
 	until   time.Time
 }
@@ -60,6 +61,18 @@ func (p *pins) Release(of *pinned, keep time.Duration) {
 	defer p.mu.Unlock()
 	of.until = time.Now().Add(keep)
 	p.ended = append(p.ended, of)
+	p.prune()
+}
+
+// Forget ends at once what was to be kept for those paths.
+func (p *pins) Forget(of func(events.Path) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, kept := range p.ended {
+		if of(kept.path) {
+			kept.until = time.Time{}
+		}
+	}
 	p.prune()
 }
 

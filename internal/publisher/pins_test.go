@@ -65,6 +65,35 @@ func TestPinsLastUntilTheSweepEnds(t *testing.T) {
 	}
 }
 
+// What an upload that found no room has kept is the next one's business.
+func TestWhatIsKeptIsForgotten(t *testing.T) {
+	p := newPins()
+	file, err := events.ParsePath("file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, other := pinned{path: file}, pinned{}
+	pin(t, p, &kept)
+	p.Release(&kept, time.Hour)
+	p.Forget(events.Path.IsRoot)
+	if aside(t, p) {
+		t.Fatal("it is kept for another path")
+	}
+	end := p.Sweep()
+	p.Forget(func(of events.Path) bool { return of == file })
+	if aside(t, p) {
+		t.Fatal("it was pinned when the sweep began")
+	}
+	pin(t, p, &other)
+	if end(); aside(t, p) {
+		t.Fatal("it is another upload's")
+	}
+	p.Release(&other, 0)
+	if !aside(t, p) {
+		t.Fatal("it is nobody's")
+	}
+}
+
 // A pin waits for the collection's hand on the object, and finds what is left
 // then.
 func TestAPinWaitsForTheCollection(t *testing.T) {

@@ -83,7 +83,7 @@ func (u *uploads) Start(c change, mend []events.Digest) {
 	r := u.s.index.Get(path)
 	j := &upload{
 		change: c, average: r.averageFor(c.meta.Entry.Size), known: r != nil && r.average != 0, mend: mend,
-		cancel: cancel, ended: make(chan struct{}), since: since, began: time.Now(),
+		pinned: pinned{path: path}, cancel: cancel, ended: make(chan struct{}), since: since, began: time.Now(),
 	}
 	u.jobs[path] = j
 	u.g.Go(func() error {
@@ -183,7 +183,8 @@ func (u *uploads) was(ctx context.Context, j *upload) (body source.Body, err err
 }
 
 // keepFull is how long what an upload has stored that found no more room is kept
-// from what makes room, for the next attempt.
+// from what makes room, for the next attempt. That keeps what it needs of it
+// itself.
 const keepFull = 2 * longestFull
 
 // store puts one object where the bucket lacks it, or, if a node could not use
@@ -227,6 +228,9 @@ func (s *session) uploaded(ctx context.Context, j *upload) error {
 	path := j.change.meta.Entry.Path
 	keep, published := time.Duration(0), false
 	defer func() {
+		if published || keep > 0 {
+			s.collection.pins.Forget(func(p events.Path) bool { return p == path })
+		}
 		s.collection.pins.Release(&j.pinned, keep)
 		if !published {
 			s.collection.Stir() // what it stored may have no name
