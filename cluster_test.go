@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -55,11 +56,11 @@ type proc struct {
 // newCluster returns a cluster in an empty directory; nothing runs yet.
 func newCluster(dir string, logf func(string, ...any)) (*cluster, error) {
 	c := &cluster{dir: dir, logf: logf, procs: make(map[string]*proc)}
-	port, err := freePort()
+	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	c.url = fmt.Sprintf("nats://127.0.0.1:%d", port)
+	c.url = "nats://" + addr
 	return c, os.MkdirAll(c.path("a"), 0o755)
 }
 
@@ -97,12 +98,15 @@ func (c *cluster) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddress is an address of this host that nobody listens on. It is not
+// 127.0.0.1, where any connection may take the port before it is used.
+func freeAddress() (string, error) {
+	host := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: host})
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return l.Addr().String(), l.Close()
 }
 
 func (c *cluster) broker(args ...string) error {

@@ -25,7 +25,7 @@ type web struct {
 // serve starts nginx on a node's tree; it ends with the test.
 func (c *cluster) serve(t *testing.T, node string) *web {
 	t.Helper()
-	port, err := freePort()
+	addr, err := freeAddress()
 	c.must(t, err)
 	dir := c.path("nginx-" + node)
 	c.must(t, os.MkdirAll(dir, 0o755))
@@ -34,11 +34,11 @@ events {}
 http {
 	access_log off; sendfile on;
 	client_body_temp_path %[1]s/1; proxy_temp_path %[1]s/2; fastcgi_temp_path %[1]s/3; uwsgi_temp_path %[1]s/4; scgi_temp_path %[1]s/5;
-	server { listen 127.0.0.1:%[2]d; root %[3]s; }
-}`, dir, port, c.path(node))
+	server { listen %[2]s; root %[3]s; }
+}`, dir, addr, c.path(node))
 	file := dir + "/nginx.conf"
 	c.must(t, os.WriteFile(file, []byte(conf), 0o644))
-	w := &web{url: fmt.Sprintf("http://127.0.0.1:%d/", port), done: make(chan struct{})}
+	w := &web{url: "http://" + addr + "/", done: make(chan struct{})}
 	w.cmd = exec.Command("nginx", "-c", file, "-e", dir+"/error.log")
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c.must(t, w.cmd.Start())

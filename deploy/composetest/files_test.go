@@ -3,6 +3,7 @@ package composetest
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -112,7 +113,7 @@ func TestNginxConf(t *testing.T) {
 	for _, path := range []string{"index.html", ".well-known/security.txt", ".env", ".treecast/watermark", "sub/.treecast/x", "sub/.htpasswd"} {
 		writeFile(t, filepath.Join(root, path), path)
 	}
-	address := freeAddress(t)
+	address := freeAddress(t, loopback())
 	conf := read(t, filepath.Join(repository(t), "deploy/nginx.conf"))
 	for old, new := range map[string]string{
 		"listen 80;":                  "listen " + address + ";",
@@ -197,10 +198,16 @@ func get(url string) (int, string, error) {
 	return response.StatusCode, string(body), err
 }
 
-// freeAddress is an address of this host that nobody listens on now.
-func freeAddress(t *testing.T) string {
+// loopback is an address of this host, not 127.0.0.1, where any connection may
+// take a port before it is used.
+func loopback() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+}
+
+// freeAddress is host with a port that nobody listens on now.
+func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

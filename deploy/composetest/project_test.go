@@ -50,7 +50,7 @@ func newProject(ctx context.Context, t *testing.T, html string) *project {
 	// The image keeps its name, so that its layers are there for the next run.
 	p.command.env = []string{"HTML_DIR=" + html, "TREECAST_IMAGE=treecast:composetest"}
 	for _, node := range nodes {
-		_, port, err := net.SplitHostPort(freeAddress(t))
+		_, port, err := net.SplitHostPort(freeAddress(t, "127.0.0.1"))
 		if err != nil {
 			t.Fatal(err)
 		}

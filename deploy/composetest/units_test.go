@@ -108,11 +108,11 @@ func TestUnitPrivileges(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	address := freeAddress(t)
+	address := freeAddress(t, loopback())
 	url := "nats://" + address
 	ends := []func(){
 		startAsUnit(ctx, t, "treecast-broker.service", filepath.Join(bin, "embedded-broker"), "run",
-			"--store-dir="+store, "--listen="+address, "--monitor="+freeAddress(t)),
+			"--store-dir="+store, "--listen="+address, "--monitor="+freeAddress(t, loopback())),
 		startAsUnit(ctx, t, "treecast-publisher.service", filepath.Join(bin, "publisher"), "run",
 			"--nats="+url, "--root="+source),
 		startAsUnit(ctx, t, "treecast-subscriber.service", filepath.Join(bin, "subscriber"), "run",

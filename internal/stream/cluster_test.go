@@ -3,6 +3,7 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -19,9 +20,11 @@ import (
 // startCluster starts three servers, and returns one of them.
 func startCluster(t *testing.T) []*testServer {
 	t.Helper()
+	// Not on 127.0.0.1, where any connection may take a port before it is used.
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 	var routes []*url.URL // of all: a server without one starts no cluster
 	for range 3 {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", host+":0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +40,7 @@ func startCluster(t *testing.T) []*testServer {
 		s := &testServer{t: t, dir: t.TempDir(), adjust: func(o *server.Options) {
 			o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
 			o.ServerName = fmt.Sprintf("s%d", i)
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
+			o.Cluster = server.ClusterOpts{Name: "test", Host: host, Port: port}
 			o.Routes = routes
 		}}
 		s.start()
